@@ -1,0 +1,115 @@
+"""Output that appears whole or not at all.
+
+Everything is written under a hidden name beside its destination and renamed at the end. A run that
+is killed leaves only the hidden name behind, which the next run of the same job removes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bc2_data.errors import Bc2Error
+
+
+def refuse_existing(*paths: Path, overwrite: bool) -> None:
+    """Raises where an output exists already and overwriting was not asked for.
+
+    Args:
+        *paths: Files or directories that are about to be written; an empty directory is free.
+        overwrite: What the user said.
+
+    Raises:
+        Bc2Error: Names the first path that exists.
+    """
+    if overwrite:
+        return
+    for path in paths:
+        if path.is_dir() and not any(path.iterdir()):
+            continue
+        if path.exists() or path.is_symlink():
+            raise Bc2Error(f"{path} exists already", "choose another output, or add --overwrite")
+
+
+@contextmanager
+def new_directory(destination: Path) -> Iterator[Path]:
+    """Yields a temporary directory that becomes `destination` when the block ends well.
+
+    What stood at `destination` before is replaced only then. On an error the temporary directory
+    is removed and `destination` is untouched.
+    """
+    partial = _partial(destination)
+    remove(partial)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _sync_tree(partial)
+    replaced = destination.with_name(f".{destination.name}.replaced")
+    remove(replaced)
+    if destination.exists():
+        os.rename(destination, replaced)
+    os.rename(partial, destination)
+    _sync(destination.parent)
+    remove(replaced)
+
+
+@contextmanager
+def new_files(*destinations: Path) -> Iterator[list[Path]]:
+    """Yields temporary paths that become `destinations` when the block ends well.
+
+    The files are renamed in the order given, so the last one is the mark of a whole set.
+    """
+    partials = [_partial(path) for path in destinations]
+    for path in destinations:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partials
+        for partial in partials:
+            _sync(partial)
+    except BaseException:
+        for partial in partials:
+            partial.unlink(missing_ok=True)
+        raise
+    for partial, destination in zip(partials, destinations, strict=True):
+        os.replace(partial, destination)
+    for parent in {path.parent for path in destinations}:
+        _sync(parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a small UTF-8 text file atomically."""
+    with new_files(path) as (partial,):
+        partial.write_text(text, encoding="utf-8")
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a directory tree where it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _partial(destination: Path) -> Path:
+    return destination.with_name(f".{destination.name}.partial")
+
+
+def _sync_tree(root: Path) -> None:
+    for folder, _, names in os.walk(root):
+        for name in names:
+            _sync(Path(folder) / name)
+        _sync(Path(folder))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
