@@ -7,12 +7,12 @@ The two sizes of Baichuan2 share ``model_type`` and class name. What tells them 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from bc2_ckpt.errors import CkptError
+from bc2_ckpt.files import read_json
 from bc2_data.errors import nearest
 from bc2_data.vocab import BOS_ID, EOS_ID, PAD_ID, VOCAB_SIZE
 
@@ -104,9 +104,11 @@ class ModelConfig:
         }
         values: dict[str, Any] = {}
         for name, key in required.items():
-            if not isinstance(config.get(key), int):
+            if type(config.get(key)) is not int:
                 raise CkptError(f"{where}: {key!r} is missing or no whole number")
             values[name] = config[key]
+        if config.get("hidden_act", "silu") != "silu":
+            raise CkptError(f"{where}: hidden_act is {config['hidden_act']!r}, not 'silu'")
         if config.get("tie_word_embeddings"):
             raise CkptError(f"{where}: tie_word_embeddings is true, which no Baichuan model has")
 
@@ -119,8 +121,16 @@ class ModelConfig:
                 nearest(str(position), get_args(PositionEmbedding)),
             )
         length = config.get("model_max_length", config.get("max_position_embeddings", 4096))
-        optional = ("rms_norm_eps", "initializer_range", "rope_theta", "z_loss_weight", "norm_head")
-        values.update({key: config[key] for key in optional if key in config})
+        if type(length) is not int:
+            raise CkptError(f"{where}: model_max_length {length!r} is no whole number")
+        for key in ("rms_norm_eps", "initializer_range", "rope_theta", "z_loss_weight"):
+            if key not in config:
+                continue
+            if type(config[key]) not in (int, float):
+                raise CkptError(f"{where}: {key} {config[key]!r} is no number")
+            values[key] = float(config[key])
+        if "norm_head" in config:
+            values["norm_head"] = bool(config["norm_head"])
         return cls(
             position_embedding=cast(PositionEmbedding, position),
             max_sequence_length=length,
@@ -180,16 +190,7 @@ class ModelConfig:
                 f"no model config at {source}: neither a preset nor a directory with config.json",
                 nearest(str(source), PRESETS),
             )
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, UnicodeDecodeError) as error:
-            raise CkptError(
-                f"{path} is not JSON: {error}",
-                "a download through a /blob/ URL saves a web page: use /resolve/ instead",
-            ) from error
-        if not isinstance(config, dict):
-            raise CkptError(f"{path} holds no JSON object")
-        return cls.from_hf(config, where=str(path))
+        return cls.from_hf(read_json(path), where=str(path))
 
 
 PRESETS = {
@@ -209,5 +210,23 @@ PRESETS = {
         num_heads=40,
         position_embedding="alibi",
     ),
+    "tiny-7b": ModelConfig(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=128,
+        intermediate_size=344,
+        num_layers=4,
+        num_heads=8,
+        position_embedding="rotary",
+        dtype="float32",
+    ),
+    "tiny-13b": ModelConfig(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=160,
+        intermediate_size=424,
+        num_layers=4,
+        num_heads=10,
+        position_embedding="alibi",
+        dtype="float32",
+    ),
 }
-"""Source: the config.json of baichuan-inc/Baichuan2-7B-Base and Baichuan2-13B-Base."""
+"""The big two: the config.json of baichuan-inc/Baichuan2-7B-Base and Baichuan2-13B-Base."""

@@ -7,3 +7,19 @@ from bc2_data.errors import Bc2Error
 
 class CkptError(Bc2Error):
     """Base of the errors that bc2-ckpt raises."""
+
+
+class NotACheckpointError(CkptError):
+    """A path holds no checkpoint of a format that bc2 knows."""
+
+
+class DamagedFileError(CkptError):
+    """A file is cut short, missing, or something else than its name says."""
+
+
+class UnsafeFileError(CkptError):
+    """A pickled file asks for more than data; nothing of it was carried out."""
+
+
+class MismatchError(CkptError):
+    """Tensors and config contradict each other, or a name is unknown."""

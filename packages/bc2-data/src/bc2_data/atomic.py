@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bc2_data.errors import Bc2Error
@@ -49,6 +49,18 @@ def new_directory(destination: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    publish(partial, destination)
+
+
+def publish(partial: Path, destination: Path) -> None:
+    """Gives a finished directory its name, with all of its bytes on disk.
+
+    What stood at `destination` is replaced; a reader sees the old tree or the new one.
+
+    Args:
+        partial: A directory on the file system of `destination`.
+        destination: Its name from now on.
+    """
     _sync_tree(partial)
     replaced = destination.with_name(f".{destination.name}.replaced")
     remove(replaced)
@@ -63,11 +75,11 @@ def new_directory(destination: Path) -> Iterator[Path]:
 def new_files(*destinations: Path) -> Iterator[list[Path]]:
     """Yields temporary paths that become `destinations` when the block ends well.
 
-    The files are renamed in the order given, so the last one is the mark of a whole set.
+    Missing parents are made. The files are renamed in the order given, so the last one is the mark
+    of a whole set. On an error the temporary files and the new parents are removed.
     """
     partials = [_partial(path) for path in destinations]
-    for path in destinations:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    made = _make_parents(destinations)
     try:
         yield partials
         for partial in partials:
@@ -75,7 +87,12 @@ def new_files(*destinations: Path) -> Iterator[list[Path]]:
     except BaseException:
         for partial in partials:
             partial.unlink(missing_ok=True)
+        for folder in reversed(made):
+            with suppress(OSError):  # somebody else put something there
+                folder.rmdir()
         raise
+    if len(destinations) > 1:  # an old mark must not stand beside new files, not even for a moment
+        destinations[-1].unlink(missing_ok=True)
     for partial, destination in zip(partials, destinations, strict=True):
         os.replace(partial, destination)
     for parent in {path.parent for path in destinations}:
@@ -94,6 +111,23 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _make_parents(paths: Iterable[Path]) -> list[Path]:
+    """Makes the missing parents of paths and returns them, the outermost first.
+
+    Raises:
+        Bc2Error: A parent is a file.
+    """
+    parents = {parent for path in paths for parent in path.parents}
+    for parent in parents:
+        if parent.exists() and not parent.is_dir():
+            raise Bc2Error(f"{parent} is no directory", "choose another output")
+    missing = [parent for parent in parents if not parent.exists()]
+    ordered = sorted(missing, key=lambda folder: len(folder.parts))
+    for folder in ordered:
+        folder.mkdir(exist_ok=True)
+    return ordered
 
 
 def _partial(destination: Path) -> Path:

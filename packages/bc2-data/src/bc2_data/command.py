@@ -104,7 +104,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         return 130
     except OSError as error:
         _show_traceback(args)
-        print_error(str(error), "")
+        print_error(str(error), "check that the path is right, may be used, and has space left")
         return 2
     except Exception as error:
         _show_traceback(args)

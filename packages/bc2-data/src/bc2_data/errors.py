@@ -31,8 +31,11 @@ class DataError(Bc2Error):
     """Base of the errors that bc2-data raises."""
 
 
+_MOST_NAMES = 24  # a longer list helps nobody
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns a hint that names the known name closest to a mistyped one.
+    """Returns a hint that names the known name closest to a mistyped one, or all of a few.
 
     Args:
         name: What the user wrote.
@@ -42,4 +45,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     match = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if match:
         return f"did you mean {match[0]!r}?"
+    if len(names) > _MOST_NAMES:
+        return ""
     return "known: " + ", ".join(names)

@@ -1,0 +1,117 @@
+"""The project's commands: ``python3 -m pip install nox``, then ``python3 -m nox -s SESSION``.
+
+Every environment is a plain virtual environment that pip fills under constraints.txt.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["tests"]
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_existing_virtualenvs = True
+
+ROOT = Path(__file__).parent
+PACKAGES = ("bc2-data", "bc2-ckpt", "bc2-model", "bc2-train")
+TEST_TOOLS = ("pytest", "pytest-cov", "hypothesis", "coverage")
+
+# A package alone may import none of these; the keys are what `isolated` installs.
+ABSENT = {
+    "bc2-data": ("torch", "transformers", "megatron", "deepspeed"),
+    "bc2-ckpt": ("transformers", "megatron", "deepspeed"),
+    "bc2-model": ("transformers", "megatron", "deepspeed"),
+    "bc2-train": (),
+}
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The main job on real text, from parquet to a trained model; leaves demo-run/."""
+    install(session, *PACKAGES)
+    session.run("bc2-train", "demo", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests, then bc2-data and the kernels each in an environment of their own."""
+    install(session, *PACKAGES, tools=TEST_TOOLS, editable=True)
+    session.run("pytest", *session.posargs)
+    if not session.posargs:
+        session.notify("isolated", ["bc2-data", "bc2-model"])
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Format, lint, types and import rules."""
+    install(
+        session,
+        *PACKAGES,
+        tools=("ruff", "mypy", "import-linter", "types-PyYAML", "nox"),
+        editable=True,
+    )
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("mypy")
+    session.run("lint-imports")
+
+
+@nox.session(venv_backend="none")
+def isolated(session: nox.Session) -> None:
+    """Each package alone with what it depends on: nothing heavier comes along, its tests pass."""
+    for package in session.posargs or PACKAGES:
+        session.notify(f"isolated_{package[4:]}")
+
+
+def _isolated(session: nox.Session, package: str) -> None:
+    below = PACKAGES[: PACKAGES.index(package) + 1]
+    install(session, *below, tools=("pytest", "hypothesis"))
+    for module in ABSENT[package]:
+        check = f"import importlib.util as u, sys; sys.exit(u.find_spec({module!r}) is not None)"
+        session.run("python", "-c", check)
+    session.run("pytest", f"packages/{package}/tests")
+
+
+for _package in PACKAGES:
+
+    def _session(session: nox.Session, package: str = _package) -> None:
+        _isolated(session, package)
+
+    _session.__doc__ = f"{_package} alone; part of `isolated`."
+    nox.session(_session, name=f"isolated_{_package[4:]}", default=False)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Builds all wheels with Poetry, installs them alone and asks each command for its help."""
+    session.install("poetry")
+    wheels = ROOT / "dist"
+    shutil.rmtree(wheels, ignore_errors=True)
+    for package in PACKAGES:
+        with session.chdir(ROOT / "packages" / package):
+            session.run("poetry", "check")
+            session.run("poetry", "build", "--output", str(wheels))
+    fresh = Path(session.create_tmp()) / "wheels-only"
+    shutil.rmtree(fresh, ignore_errors=True)
+    session.run("python", "-m", "venv", str(fresh))
+    built = [str(path) for path in sorted(wheels.glob("*.whl"))]
+    session.run(str(fresh / "bin" / "pip"), "install", "-c", "constraints.txt", *built)
+    for package in PACKAGES:
+        session.run(str(fresh / "bin" / package), "--help", silent=True)
+
+
+def install(
+    session: nox.Session, *packages: str, tools: tuple[str, ...] = (), editable: bool = False
+) -> None:
+    """Installs packages of this repository, and tools, in one pip call.
+
+    pip does not look for a sibling beside a package, so all of them are named at once.
+    """
+    prefix = ["-e"] if editable else []
+    local = [part for name in packages for part in (*prefix, f"./packages/{name}")]
+    session.install("-c", "constraints.txt", *tools, *local, env={"PIP_PROGRESS_BAR": "off"})
+    # Several processes on one host must not each start a thread for every core.
+    session.env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) // 2)))

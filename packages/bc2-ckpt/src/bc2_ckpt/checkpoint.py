@@ -1,0 +1,43 @@
+"""Opens a checkpoint of any format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bc2_ckpt.config import ModelConfig
+from bc2_ckpt.errors import NotACheckpointError
+from bc2_ckpt.formats.hf.reader import HfReader, weight_files
+from bc2_ckpt.formats.protocol import CheckpointReader
+from bc2_ckpt.formats.torch_dist.metadata import METADATA
+from bc2_ckpt.formats.torch_dist.reader import TorchDistReader, is_run
+
+
+def open_checkpoint(path: str | Path, config: ModelConfig | None = None) -> CheckpointReader:
+    """Opens a checkpoint, whose format is detected.
+
+    Args:
+        path: A Hugging Face directory, a distributed checkpoint, or the ``checkpoints/`` folder of
+            a run, of which the newest whole checkpoint is taken.
+        config: The model; None to read the config.json that belongs to the checkpoint.
+
+    Returns:
+        A reader whose names and shapes match the config.
+
+    Raises:
+        NotACheckpointError: Nothing at `path` looks like a checkpoint.
+        CkptError: Something is missing, damaged, unsafe or does not match the config.
+    """
+    directory = Path(path)
+    if not directory.is_dir():
+        what = "a file" if directory.exists() else "missing"
+        raise NotACheckpointError(f"{directory} is {what}, not a checkpoint directory")
+    if (directory / METADATA).exists() or is_run(directory):
+        return TorchDistReader(directory, config)
+    if weight_files(directory):
+        return HfReader(directory, config)
+    inner = directory / "checkpoints"
+    raise NotACheckpointError(
+        f"{directory} holds no checkpoint: no safetensors or pytorch_model.bin, no {METADATA}, "
+        "no iter_* directory",
+        f"did you mean {inner}?" if inner.is_dir() else "",
+    )

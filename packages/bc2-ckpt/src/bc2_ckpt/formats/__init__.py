@@ -1,0 +1,11 @@
+"""One folder per checkpoint format, and what every format offers.
+
+A format is a `CheckpointReader` (see `bc2_ckpt.formats.protocol`), which hands out tensors under
+their Hugging Face names, and a function ``write(reader, directory)`` that fills an empty
+directory from any reader. `bc2_ckpt.checkpoint` and `bc2_ckpt.convert` list them.
+"""
+
+from __future__ import annotations
+
+FORMATS = ("hf", "torch-dist")
+"""The names of the formats that can be written."""

@@ -1,0 +1,156 @@
+"""PREFIX.manifest.json: what a dataset was made of, and what became of every row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bc2_data.checksum import sha256
+from bc2_data.errors import DataError
+from bc2_data.handlers.base import Kind
+
+_VERSION = 1
+_EXAMPLES = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputFile:
+    """A file that was read.
+
+    Attributes:
+        path: As the user gave it.
+        size: Bytes.
+        sha256: 64 hexadecimal digits.
+        rows: Rows read, dropped ones included.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFile:
+    """A file that was written.
+
+    Attributes:
+        name: Its name beside the manifest.
+        size: Bytes.
+        sha256: 64 hexadecimal digits.
+    """
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerUse:
+    """The tokenizer and how special tokens in the text were treated.
+
+    Attributes:
+        path: The model file.
+        sha256: Of the model file, 64 hexadecimal digits.
+        vocab_size: Pieces.
+        engine: What encoded.
+        special_tokens: The policy.
+        special_literals: How often each special token stood literally in a text.
+    """
+
+    path: str
+    sha256: str
+    vocab_size: int
+    engine: str
+    special_tokens: str
+    special_literals: Mapping[str, int]
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """How many rows, and where the first of them are.
+
+    Attributes:
+        count: Rows.
+        examples: The first 20, named by file and line with what was wrong.
+    """
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, example: str) -> None:
+        """Counts one row."""
+        self.count += 1
+        if len(self.examples) < _EXAMPLES:
+            self.examples.append(example)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """All that is known about a dataset.
+
+    Attributes:
+        bc2_data: Version that wrote it.
+        kind: ``pretrain`` or ``instruction``.
+        options: What the user asked for, by option.
+        inputs: Files read, in order.
+        tokenizer: What encoded them.
+        outputs: Files written.
+        documents: Documents in each dataset.
+        tokens: Tokens in each dataset.
+        trained_tokens: Predictions that are trained; None for pretraining data, where all are.
+        dropped: Rows that gave no document, by reason.
+        truncated: Rows whose document lost its end, by reason.
+    """
+
+    bc2_data: str
+    kind: Kind
+    options: Mapping[str, Any]
+    inputs: list[InputFile]
+    tokenizer: TokenizerUse
+    outputs: list[OutputFile]
+    documents: int
+    tokens: int
+    trained_tokens: int | None
+    dropped: Mapping[str, Tally]
+    truncated: Mapping[str, Tally]
+
+    def to_json(self) -> str:
+        """Returns the file's text; equal runs give equal text."""
+        content = {"manifest_version": _VERSION, **asdict(self)}
+        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def output_files(files: Iterable[tuple[Path, str]]) -> list[OutputFile]:
+    """Describes written files, each given with the name it will have."""
+    return [
+        OutputFile(name=name, size=path.stat().st_size, sha256=sha256(path)) for path, name in files
+    ]
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Reads a manifest.
+
+    Raises:
+        DataError: There is none, or it is not one of this version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content.pop("manifest_version")
+        if version != _VERSION:
+            raise DataError(f"{path} has manifest version {version}", "update bc2-data")
+        content["inputs"] = [InputFile(**entry) for entry in content["inputs"]]
+        content["outputs"] = [OutputFile(**entry) for entry in content["outputs"]]
+        content["tokenizer"] = TokenizerUse(**content["tokenizer"])
+        for name in ("dropped", "truncated"):
+            content[name] = {reason: Tally(**tally) for reason, tally in content[name].items()}
+        return Manifest(**content)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path} does not exist", "the data was not made by bc2-data, or was moved without it"
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is no manifest of bc2-data: {error}") from error

@@ -1,0 +1,1 @@
+"""The implementations of attention: one module a backend, the best first in `registry`."""

@@ -1,0 +1,89 @@
+"""The command line of bc2-train."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from bc2_data.command import add_command, make_parser
+from bc2_data.command import run as run_command
+from bc2_train import __version__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carries out one bc2-train command and returns its exit status."""
+    parser = make_parser(
+        "bc2-train", "Train Baichuan2 on megatron-core, on CPUs and GPUs.", __version__
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _add_run(commands)
+    _add_demo(commands)
+    return run_command(parser, argv)
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = add_command(
+        commands,
+        "run",
+        _run,
+        "train as a recipe says",
+        "  bc2-train run tiny-13b --nproc-per-node 2 --set parallel.tensor=2 \\\n"
+        "      --set data.prefix=data/alpaca_text_document --set run.dir=runs/first",
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="a shipped recipe's name, or a YAML file")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key of the recipe; may be given again and again",
+    )
+    hosts = parser.add_argument_group("processes and hosts")
+    hosts.add_argument("--nproc-per-node", type=int, default=1, metavar="N", help="default: 1")
+    hosts.add_argument("--nnodes", type=int, default=1, metavar="N", help="hosts (default: 1)")
+    hosts.add_argument("--node-rank", type=int, default=0, metavar="R", help="this host's number")
+    hosts.add_argument("--master-addr", default="127.0.0.1", metavar="H", help="host 0's address")
+    hosts.add_argument("--master-port", type=int, default=0, metavar="P", help="a free port there")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from bc2_train import config as configuration
+    from bc2_train import preflight
+    from bc2_train.launch import Rendezvous, launch
+
+    config = configuration.load(args.recipe, args.overrides)
+    started = "RANK" in os.environ and "WORLD_SIZE" in os.environ  # by torchrun
+    world_size = int(os.environ["WORLD_SIZE"]) if started else args.nnodes * args.nproc_per_node
+    preflight.check(config, world_size)
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    config_file = config.run_dir / "config.yaml"
+    if started:
+        from bc2_train.worker import train
+
+        if os.environ["RANK"] == "0":
+            configuration.save(config, config_file)
+        train(config)
+        return 0
+    configuration.save(config, config_file)
+    rendezvous = Rendezvous(
+        nnodes=args.nnodes,
+        node_rank=args.node_rank,
+        master_addr=args.master_addr,
+        master_port=args.master_port,
+    )
+    return launch(config_file, config.run_dir, args.nproc_per_node, rendezvous)
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from bc2_train import demo
+
+    parser = add_command(
+        commands,
+        "demo",
+        demo.main,
+        "tokenise, convert, train, convert back and generate, from real text to a summary",
+        "  bc2-train demo --out demo-run\n  bc2-train demo --model DIR --data FILE",
+    )
+    demo.add_arguments(parser)

@@ -1,0 +1,249 @@
+"""The configuration of a training run: its keys, their defaults, and where they come from.
+
+A run is described by a recipe, a YAML file that ships with the package or belongs to the user, over
+which ``--set KEY=VALUE`` has the last word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from bc2_data.errors import nearest
+from bc2_train import schema
+from bc2_train.errors import TrainError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The model.
+
+    Attributes:
+        config: A preset such as ``baichuan2-7b``, or a directory that holds config.json.
+        init: ``random``, or a checkpoint directory of any format that bc2-ckpt reads.
+    """
+
+    config: str
+    init: str = "random"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The training data.
+
+    Attributes:
+        kind: ``pretrain`` (one stream of documents) or ``instruction`` (rows with labels).
+        prefix: Path prefix: of the .bin and .idx files for pretraining; of their
+            ``_packed_..._document`` names for instruction data.
+        seq_length: Tokens that a sample predicts.
+        shuffle: Whether samples come in a random order, another in every epoch; false = file order.
+    """
+
+    kind: Literal["pretrain", "instruction"]
+    prefix: str
+    seq_length: int
+    shuffle: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Batch sizes in samples.
+
+    Attributes:
+        micro: Samples that one device computes at once.
+        global_: Samples of one optimizer step, over all devices.
+    """
+
+    micro: int
+    global_: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """AdamW and its learning-rate schedule.
+
+    Attributes:
+        lr: Largest learning rate.
+        min_lr: Learning rate at the end of a decaying schedule.
+        schedule: ``constant``, ``cosine`` or ``linear``.
+        warmup: Iterations of linear warm-up.
+        weight_decay: Decoupled decay; of matrices only, never of norm weights.
+        betas: Decay rates of the two moment estimates.
+        eps: Added to the root of the second moment.
+        clip: Largest global gradient norm; 0 = no clipping.
+    """
+
+    lr: float
+    min_lr: float = 0.0
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    warmup: int = 0
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    clip: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parallel:
+    """Parallel sizes; what they leave of the processes is data parallel.
+
+    Attributes:
+        tensor: Processes that share each matrix.
+        pipeline: Processes that share the layers.
+        sequence: Whether norms and residuals are split along the sequence in the tensor group.
+        distributed_optimizer: Whether optimizer state is split over the data-parallel group.
+    """
+
+    tensor: int = 1
+    pipeline: int = 1
+    sequence: bool = False
+    distributed_optimizer: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """How long, and from which random state.
+
+    Attributes:
+        iterations: Optimizer steps.
+        seed: Of random weights and of the order of the data.
+    """
+
+    iterations: int
+    seed: int = 1234
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Checkpoints of the run.
+
+    Attributes:
+        dir: Where they are; ``checkpoints`` in the run directory where null.
+        interval: Iterations between two; the last iteration is always saved. 0 = only that.
+        keep: How many of the newest stay; 0 = all.
+        resume: ``auto`` takes up the newest whole checkpoint; ``never`` starts afresh and refuses a
+            directory that holds checkpoints.
+    """
+
+    dir: str | None = None
+    interval: int = 0
+    keep: int = 0
+    resume: Literal["auto", "never"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Where everything that the run writes goes.
+
+    Attributes:
+        dir: The run directory.
+    """
+
+    dir: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A whole run."""
+
+    model: Model
+    data: Data
+    batch: Batch
+    optimizer: Optimizer
+    train: Train
+    run: Run
+    engine: Literal["megatron"] = "megatron"
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    parallel: Parallel = field(default_factory=Parallel)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+
+    def __post_init__(self) -> None:
+        positive = {
+            "data.seq_length": self.data.seq_length,
+            "batch.micro": self.batch.micro,
+            "batch.global": self.batch.global_,
+            "parallel.tensor": self.parallel.tensor,
+            "parallel.pipeline": self.parallel.pipeline,
+            "train.iterations": self.train.iterations,
+        }
+        for key, value in positive.items():
+            if value < 1:
+                raise TrainError(f"{key} is {value}, which must be at least 1")
+        if self.parallel.sequence and self.parallel.tensor == 1:
+            raise TrainError(
+                "parallel.sequence splits the sequence over a tensor-parallel group of one",
+                "set parallel.tensor above 1, or parallel.sequence to false",
+            )
+
+    @property
+    def run_dir(self) -> Path:
+        """The run directory."""
+        return Path(self.run.dir)
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        """The directory of the checkpoints."""
+        return Path(self.checkpoint.dir) if self.checkpoint.dir else self.run_dir / "checkpoints"
+
+
+def recipe_names() -> list[str]:
+    """Returns the names of the recipes that ship with the package."""
+    folder = resources.files("bc2_train") / "recipes"
+    return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Reads a recipe and the user's overrides.
+
+    Args:
+        recipe: The name of a shipped recipe, or the path of a YAML file.
+        overrides: ``KEY=VALUE`` each; the value is read as YAML.
+
+    Raises:
+        TrainError: There is no such recipe, or a key or value is wrong.
+    """
+    import yaml
+
+    if recipe in recipe_names():
+        text = (resources.files("bc2_train") / "recipes" / f"{recipe}.yaml").read_text("utf-8")
+    elif Path(recipe).is_file():
+        text = Path(recipe).read_text("utf-8")
+    else:
+        raise TrainError(
+            f"no recipe {recipe!r}: neither a shipped name nor a YAML file",
+            nearest(recipe, recipe_names()),
+        )
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise TrainError(f"{recipe} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise TrainError(f"{recipe} holds no keys")
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise TrainError(f"--set {override} has no value", "write --set KEY=VALUE")
+        _assign(values, key, yaml.safe_load(value))
+    return schema.build(RunConfig, values)
+
+
+def save(config: RunConfig, path: Path) -> None:
+    """Writes the resolved configuration, which `load` reads back, as YAML."""
+    import yaml
+
+    from bc2_data.atomic import write_text
+
+    write_text(path, yaml.safe_dump(schema.dump(config), sort_keys=False))
+
+
+def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+    *groups, last = key.split(".")
+    for group in groups:
+        values = values.setdefault(group, {})
+        if not isinstance(values, dict):
+            raise TrainError(f"unknown key {key!r}: {group} is a value, not a group of keys")
+    values[last] = value

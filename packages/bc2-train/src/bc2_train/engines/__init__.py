@@ -1,0 +1,1 @@
+"""Engines: how one optimizer step is computed over many devices."""

@@ -1,0 +1,108 @@
+"""Builds what megatron-core trains: process groups, model chunks, optimizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from megatron.core import parallel_state
+from megatron.core.distributed import (
+    DistributedDataParallel,
+    DistributedDataParallelConfig,
+    finalize_model_grads,
+)
+from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_megatron_optimizer
+from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
+from megatron.core.transformer.module import Float16Module
+
+from bc2_ckpt.config import ModelConfig
+from bc2_model.megatron import Baichuan2Model, Baichuan2TransformerConfig, load_weights
+from bc2_model.weights import WeightSource
+from bc2_train.config import RunConfig
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def process_groups(config: RunConfig) -> None:
+    """Divides the processes into tensor, pipeline and data-parallel groups."""
+    parallel_state.destroy_model_parallel()
+    parallel_state.initialize_model_parallel(
+        config.parallel.tensor,
+        config.parallel.pipeline,
+        create_gloo_process_groups=False,
+    )
+    model_parallel_cuda_manual_seed(config.train.seed, force_reset_rng=True)
+
+
+def model(
+    config: RunConfig, dimensions: ModelConfig, weights: WeightSource, device: torch.device
+) -> list[Baichuan2Model]:
+    """Returns this rank's model chunks, with their weights, on the device.
+
+    Args:
+        config: The run.
+        dimensions: Of the whole model.
+        weights: Where the parameters come from.
+        device: Where they go.
+    """
+    dtype = DTYPES[config.precision]
+    transformer = Baichuan2TransformerConfig.create(
+        dimensions,
+        tensor_model_parallel_size=config.parallel.tensor,
+        pipeline_model_parallel_size=config.parallel.pipeline,
+        sequence_parallel=config.parallel.sequence,
+        params_dtype=dtype,
+        pipeline_dtype=dtype,
+        bf16=dtype is torch.bfloat16,
+        fp16=dtype is torch.float16,
+        # Parameters are created on the host, where `load_weights` fills them.
+        use_cpu_initialization=True,
+        # The loss is a mean over the trained tokens of the global batch, not of each micro batch.
+        calculate_per_token_loss=True,
+    )
+    chunks = [Baichuan2Model(transformer)]
+    for chunk in chunks:
+        load_weights(chunk, weights)
+        chunk.to(device)
+    return chunks
+
+
+def data_parallel(config: RunConfig, chunks: list[Baichuan2Model]) -> list[Any]:
+    """Wraps the model chunks for mixed precision and for gradient reduction."""
+    transformer = chunks[0].config
+    ddp = DistributedDataParallelConfig(
+        grad_reduce_in_fp32=True,
+        use_distributed_optimizer=config.parallel.distributed_optimizer,
+    )
+    wrapped = [
+        DistributedDataParallel(
+            transformer,
+            ddp,
+            chunk if config.precision == "float32" else Float16Module(transformer, chunk),
+        )
+        for chunk in chunks
+    ]
+    transformer.finalize_model_grads_func = finalize_model_grads
+    return wrapped
+
+
+def optimizer(config: RunConfig, wrapped: list[Any]) -> MegatronOptimizer:
+    """Returns AdamW over the wrapped chunks, its parameters grouped by whether they decay."""
+    settings = config.optimizer
+    optimizer_config = OptimizerConfig(
+        optimizer="adam",
+        lr=settings.lr,
+        min_lr=settings.min_lr,
+        weight_decay=settings.weight_decay,
+        adam_beta1=settings.betas[0],
+        adam_beta2=settings.betas[1],
+        adam_eps=settings.eps,
+        clip_grad=settings.clip,
+        params_dtype=DTYPES[config.precision],
+        bf16=config.precision == "bfloat16",
+        fp16=config.precision == "float16",
+        use_distributed_optimizer=config.parallel.distributed_optimizer,
+    )
+    built = get_megatron_optimizer(optimizer_config, wrapped, use_gloo_process_groups=False)
+    wrapped[0].config.grad_scale_func = built.scale_loss
+    return built

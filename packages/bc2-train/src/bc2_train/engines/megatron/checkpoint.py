@@ -1,0 +1,76 @@
+"""megatron-core distributed checkpoints: one copy, loadable under any layout."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from megatron.core import dist_checkpointing
+from megatron.core.optimizer import MegatronOptimizer
+from megatron.core.transformer.utils import ensure_metadata_has_dp_cp_group
+
+from bc2_ckpt.formats.torch_dist.vetting import vet
+from bc2_model.megatron import Baichuan2Model
+from bc2_train.engines.base import Progress
+from bc2_train.engines.megatron import fixes
+
+
+def save(
+    directory: Path, chunks: list[Baichuan2Model], optimizer: MegatronOptimizer, progress: Progress
+) -> None:
+    """Writes parameters, optimizer state and progress; every rank takes part.
+
+    Args:
+        directory: Exists and is empty, on a file system that all ranks share.
+        chunks: This rank's model chunks.
+        optimizer: Over these chunks.
+        progress: Saved beside them.
+    """
+    state = _sharded_state(chunks, optimizer, is_loading=False)
+    state.update(dataclasses.asdict(progress))
+    dist_checkpointing.save(state, str(directory), sharded_strategy=("torch_dist", 1))
+
+
+def load(directory: Path, chunks: list[Baichuan2Model], optimizer: MegatronOptimizer) -> Progress:
+    """Restores parameters and optimizer state in place and returns the progress.
+
+    Args:
+        directory: What `save` wrote, under this or another layout.
+        chunks: This rank's model chunks.
+        optimizer: Over these chunks.
+    """
+    vet(directory)
+    fixes.prepare_optimizer_state(optimizer)
+    state = dist_checkpointing.load(
+        _sharded_state(chunks, optimizer, is_loading=True), str(directory)
+    )
+    for key, chunk in _named(chunks):
+        chunk.load_state_dict(state[key])
+    optimizer.load_state_dict(state["optimizer"])
+    fixes.separate_steps(optimizer)
+    return Progress(**{field.name: state[field.name] for field in dataclasses.fields(Progress)})
+
+
+def _sharded_state(
+    chunks: list[Baichuan2Model], optimizer: MegatronOptimizer, is_loading: bool
+) -> dict[str, Any]:
+    metadata = ensure_metadata_has_dp_cp_group(
+        {"distrib_optim_sharding_type": "fully_reshardable", "chained_optim_avoid_prefix": True}
+    )
+    state: dict[str, Any] = {
+        key: chunk.sharded_state_dict(metadata=metadata) for key, chunk in _named(chunks)
+    }
+    with torch.no_grad():
+        state["optimizer"] = optimizer.sharded_state_dict(
+            state, is_loading=is_loading, metadata=metadata
+        )
+    return state
+
+
+def _named(chunks: list[Baichuan2Model]) -> list[tuple[str, Baichuan2Model]]:
+    """Pairs each chunk with the key under which megatron-core's tools expect it."""
+    if len(chunks) == 1:
+        return [("model", chunks[0])]
+    return [(f"model{index}", chunk) for index, chunk in enumerate(chunks)]

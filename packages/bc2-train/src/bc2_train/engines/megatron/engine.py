@@ -1,0 +1,115 @@
+"""One optimizer step on megatron-core."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from megatron.core import parallel_state
+from megatron.core.pipeline_parallel.schedules import get_forward_backward_func
+
+from bc2_ckpt.config import ModelConfig
+from bc2_model.weights import WeightSource
+from bc2_train.config import RunConfig
+from bc2_train.data import Batch
+from bc2_train.engines.base import Progress, StepResult
+from bc2_train.engines.megatron import build, checkpoint
+
+
+class MegatronEngine:
+    """Trains a Baichuan2 model in any megatron-core layout.
+
+    torch.distributed must be initialised and the runtime of the device installed.
+
+    Args:
+        config: The run.
+        dimensions: Of the whole model.
+        weights: Where the initial parameters come from.
+        device: This process's device.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        dimensions: ModelConfig,
+        weights: WeightSource,
+        device: torch.device,
+    ) -> None:
+        build.process_groups(config)
+        self.config = config
+        self.device = device
+        self.chunks = build.model(config, dimensions, weights, device)
+        self.wrapped = build.data_parallel(config, self.chunks)
+        self.optimizer = build.optimizer(config, self.wrapped)
+        self.data_parallel_rank = parallel_state.get_data_parallel_rank()
+        self.data_parallel_size = parallel_state.get_data_parallel_world_size()
+        self._forward_backward = get_forward_backward_func()
+
+    def train_step(self, batches: Sequence[Batch], learning_rate: float) -> StepResult:
+        """Computes one optimizer step; see `Engine.train_step`."""
+        for chunk in self.wrapped:
+            chunk.zero_grad_buffer()
+        self.optimizer.zero_grad()
+        losses = self._forward_backward(
+            forward_step_func=_forward_step,
+            data_iterator=iter(batches),
+            model=self.wrapped,
+            num_microbatches=len(batches),
+            seq_length=self.config.data.seq_length,
+            micro_batch_size=self.config.batch.micro,
+            forward_only=False,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+            # megatron-core only marks the groups: its scheduler, which is not used, would decay
+            # matrices alone.
+            group["weight_decay"] = self.config.optimizer.weight_decay * group["wd_mult"]
+        updated, grad_norm, _ = self.optimizer.step()
+        total, tokens = self._sum_losses(losses)
+        return StepResult(
+            loss=total / tokens if tokens else 0.0,
+            grad_norm=float(grad_norm) if grad_norm is not None else math.nan,
+            tokens=int(tokens),
+            skipped=not updated,
+            loss_scale=float(self.optimizer.get_loss_scale()),
+        )
+
+    def save(self, directory: Path, progress: Progress) -> None:
+        """Writes a distributed checkpoint; see `Engine.save`."""
+        checkpoint.save(directory, self.chunks, self.optimizer, progress)
+
+    def load(self, directory: Path) -> Progress:
+        """Reads a distributed checkpoint; see `Engine.load`."""
+        return checkpoint.load(directory, self.chunks, self.optimizer)
+
+    def _sum_losses(self, losses: list[dict[str, torch.Tensor]]) -> tuple[float, float]:
+        """Returns the loss summed over the trained tokens of the global batch, and their number.
+
+        Only the last pipeline stage has losses; every rank gets the sums.
+        """
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        for loss in losses:
+            sums += loss["sums"]
+        torch.distributed.all_reduce(sums, group=parallel_state.get_data_parallel_group())
+        if parallel_state.get_pipeline_model_parallel_world_size() > 1:
+            torch.distributed.all_reduce(
+                sums, group=parallel_state.get_pipeline_model_parallel_group()
+            )
+        total, tokens = sums.tolist()
+        return total, tokens
+
+
+def _forward_step(batches: Iterator[Batch], model: Any) -> tuple[torch.Tensor, Any]:
+    batch = next(batches)
+    output = model(batch.tokens, None, batch.segment_ids, labels=batch.labels)
+
+    def loss(token_losses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+        mask = batch.loss_mask
+        total = (token_losses.float() * mask).sum()
+        tokens = mask.sum().int()
+        return total, tokens, {"sums": torch.stack([total.detach().double(), tokens.double()])}
+
+    return output, loss

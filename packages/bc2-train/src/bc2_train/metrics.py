@@ -1,0 +1,179 @@
+"""What a run says of each step: metrics.jsonl, TensorBoard, and a line in AscendSpeed's shape."""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+from bc2_ckpt.config import ModelConfig
+from bc2_data.vocab import padded_vocab_size
+from bc2_train import throughput
+from bc2_train.config import RunConfig
+from bc2_train.engines.base import Progress, StepResult
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMetrics:
+    """One line of metrics.jsonl.
+
+    Attributes:
+        iteration: Counted from 1.
+        loss: Mean cross entropy over the trained tokens, in nats.
+        grad_norm: Before clipping.
+        lr: Learning rate.
+        step_time: Wall time of the step in seconds.
+        samples_per_second: Of the whole job.
+        tokens_per_second_per_device: Input positions, padding included.
+        tflops_per_device: TFLOP/s by AscendSpeed's formula.
+        consumed_samples: Since the start of the run.
+        consumed_tokens: Input positions since the start of the run.
+        skipped: Updates left out since the start of the run.
+        memory: Peak bytes of this process: of the GPU's allocator, or resident on a CPU.
+    """
+
+    iteration: int
+    loss: float
+    grad_norm: float
+    lr: float
+    step_time: float
+    samples_per_second: float
+    tokens_per_second_per_device: float
+    tflops_per_device: float
+    consumed_samples: int
+    consumed_tokens: int
+    skipped: int
+    memory: int
+
+
+def measure(
+    config: RunConfig,
+    model: ModelConfig,
+    *,
+    result: StepResult,
+    progress: Progress,
+    learning_rate: float,
+    step_time: float,
+    devices: int,
+    device: torch.device,
+) -> StepMetrics:
+    """Returns the metrics of a step that has just ended."""
+    samples, length = config.batch.global_, config.data.seq_length
+    flops = throughput.ascendspeed_flops(
+        model,
+        batch_size=samples,
+        seq_length=length,
+        padded_vocab_size=padded_vocab_size(model.vocab_size, 128, config.parallel.tensor),
+    )
+    return StepMetrics(
+        iteration=progress.iteration,
+        loss=result.loss,
+        grad_norm=result.grad_norm,
+        lr=learning_rate,
+        step_time=step_time,
+        samples_per_second=throughput.samples_per_second(samples, step_time=step_time),
+        tokens_per_second_per_device=throughput.tokens_per_second_per_device(
+            samples, length, step_time=step_time, devices=devices
+        ),
+        tflops_per_device=throughput.tflops_per_device(flops, step_time=step_time, devices=devices),
+        consumed_samples=progress.consumed_samples,
+        consumed_tokens=progress.consumed_tokens,
+        skipped=progress.skipped,
+        memory=_peak_memory(device),
+    )
+
+
+def log_line(config: RunConfig, metrics: StepMetrics, loss_scale: float) -> str:
+    """Returns a step's log line, which parsers of AscendSpeed's logs read.
+
+    Source: ``training_log`` in AscendSpeed's training.py.
+    """
+    fields = (
+        f"iteration {metrics.iteration:8d}/{config.train.iterations:8d}",
+        f"consumed samples: {metrics.consumed_samples:12d}",
+        f"consumed tokens: {metrics.consumed_tokens:12d}",
+        f"elapsed time per iteration (ms): {metrics.step_time * 1000:.1f}",
+        f"learning rate: {metrics.lr:.3E}",
+        f"global batch size: {config.batch.global_:5d}",
+        f"lm loss: {metrics.loss:.6E}",
+        f"loss scale: {loss_scale:.1f}",
+        f"grad norm: {metrics.grad_norm:.3f}",
+        f"actual seqlen: {config.data.seq_length:5d}",
+        f"number of skipped iterations: {metrics.skipped:3d}",
+        f"number of nan iterations: {0:3d}",
+        f"samples per second: {metrics.samples_per_second:.3f}",
+        f"TFLOPs: {metrics.tflops_per_device:.2f}",
+    )
+    return " " + " | ".join(fields) + " |"
+
+
+class MetricsWriter:
+    """Appends each step to metrics.jsonl and to TensorBoard's event file.
+
+    Args:
+        run_dir: The run directory.
+        iteration: Last completed iteration: steps beyond it, which an earlier process took after
+            its last checkpoint, are dropped from the file, since they will be taken again.
+    """
+
+    def __init__(self, run_dir: Path, iteration: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = run_dir / "metrics.jsonl"
+        kept = _lines_up_to(path, iteration)
+        self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
+        self._file.writelines(kept)
+        self._file.flush()
+        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=iteration + 1)
+
+    def __enter__(self) -> MetricsWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        self._board.close()
+
+    def write(self, metrics: StepMetrics) -> None:
+        """Writes one step; a reader sees whole lines only."""
+        self._file.write(json.dumps(asdict(metrics)) + "\n")
+        self._file.flush()
+        for tag, value in (
+            ("lm-loss-training/lm loss", metrics.loss),
+            ("grad-norm/grad-norm", metrics.grad_norm),
+            ("learning-rate/learning-rate", metrics.lr),
+            ("iteration-time/iteration-time", metrics.step_time),
+        ):
+            self._board.add_scalar(tag, value, metrics.iteration)
+
+
+def _lines_up_to(path: Path, iteration: int) -> list[str]:
+    """Returns the whole lines of a metrics file whose iteration is not beyond the given one."""
+    if not path.exists():
+        return []
+    kept = []
+    for line in path.read_text("utf-8").splitlines(keepends=True):
+        try:
+            known = json.loads(line)["iteration"] <= iteration
+        except ValueError:  # a line that a killed process did not finish
+            continue
+        if known:
+            kept.append(line)
+    return kept
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

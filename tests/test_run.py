@@ -1,0 +1,171 @@
+"""`bc2-train run` from outside: processes, files, resume, and what is said of wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bc2_ckpt.checkpoint import open_checkpoint
+from bc2_data.indexed import IndexedWriter, bin_path, idx_path
+from conftest import write_checkpoint
+
+ITERATIONS = 8
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint `hf` and pretraining data `text_document`."""
+    folder = tmp_path_factory.mktemp("inputs")
+    write_checkpoint(folder / "hf", "alibi")
+    draw = np.random.default_rng(0)
+    prefix = folder / "text_document"
+    with IndexedWriter(bin_path(prefix), idx_path(prefix)) as writer:
+        writer.add([draw.integers(3, 251, 200).astype(np.int32) for _ in range(60)])
+    return folder
+
+
+def command(inputs: Path, run_dir: Path, *options: str, processes: int = 2) -> list[str]:
+    keys = {
+        "model.config": inputs / "hf",
+        "model.init": inputs / "hf",
+        "data.prefix": inputs / "text_document",
+        "data.seq_length": 64,
+        "batch.micro": 2,
+        "parallel.tensor": 2,
+        "train.iterations": ITERATIONS,
+        "checkpoint.interval": 3,
+        "device": "cpu",
+        "run.dir": run_dir,
+    }
+    settings = [part for key, value in keys.items() for part in ("--set", f"{key}={value}")]
+    settings += [part for option in options for part in ("--set", option)]
+    train = Path(sys.executable).parent / "bc2-train"
+    return [str(train), "run", "tiny-13b", "--nproc-per-node", str(processes), *settings]
+
+
+def run(*args: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*args, **options), capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def metrics(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(run_dir: Path) -> list[tuple[int, float, float]]:
+    return [(m["iteration"], m["loss"], m["grad_norm"]) for m in metrics(run_dir)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(inputs: Path) -> Path:
+    run_dir = inputs / "undisturbed"
+    result = run(inputs, run_dir)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return run_dir
+
+
+def test_a_run_leaves_what_it_promises(undisturbed: Path) -> None:
+    for name in ("config.yaml", "log.txt", "metrics.jsonl", "tensorboard", "checkpoints"):
+        assert (undisturbed / name).exists(), name
+    lines = metrics(undisturbed)
+    assert [line["iteration"] for line in lines] == list(range(1, ITERATIONS + 1))
+    assert lines[-1]["consumed_samples"] == ITERATIONS * 8
+    assert lines[-1]["consumed_tokens"] == ITERATIONS * 8 * 64
+    log = (undisturbed / "log.txt").read_text()
+    assert log.count("| lm loss: ") == ITERATIONS
+    names = sorted(path.name for path in (undisturbed / "checkpoints").glob("iter_*"))
+    assert names == ["iter_0000003", "iter_0000006", "iter_0000008"]
+
+
+def test_a_checkpoint_of_the_run_can_be_opened_and_has_changed(
+    undisturbed: Path, inputs: Path
+) -> None:
+    before, after = open_checkpoint(inputs / "hf"), open_checkpoint(undisturbed / "checkpoints")
+    assert before.tensors().keys() == after.tensors().keys()
+    for name, info in before.tensors().items():
+        assert after.tensors()[name].shape == info.shape
+        assert not torch.equal(before.read(name), after.read(name)), name
+
+
+def test_a_killed_run_resumes_with_the_same_losses(undisturbed: Path, inputs: Path) -> None:
+    run_dir = inputs / "killed"
+    process = subprocess.Popen(command(inputs, run_dir), start_new_session=True)
+    wait_until(lambda: (run_dir / "metrics.jsonl").exists() and len(losses(run_dir)) >= 5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    reached = len(losses(run_dir))
+    assert 5 <= reached < ITERATIONS, "the run was too fast to be killed between checkpoints"
+
+    result = run(inputs, run_dir)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "iter_0000003, iteration 3" in result.stdout
+    assert losses(run_dir) == losses(undisturbed)
+
+
+def test_workers_end_with_their_launcher(inputs: Path) -> None:
+    run_dir = inputs / "orphans"
+    options = ("train.iterations=100000", "checkpoint.interval=0")
+    process = subprocess.Popen(command(inputs, run_dir, *options))
+    wait_until(lambda: (run_dir / "metrics.jsonl").exists() and len(losses(run_dir)) >= 1)
+    process.kill()
+    process.wait()
+    time.sleep(2)
+    reached = len(losses(run_dir))
+    time.sleep(2)
+    assert len(losses(run_dir)) == reached
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 180) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["parallel.tensor=3"], "num_attention_heads is 10"),
+        (["data.prefix=nowhere"], "no data at nowhere"),
+        (["model.init=nowhere"], "model.init is 'nowhere', which is no directory"),
+        (["model.config=baichuan2-8b"], "no model config at baichuan2-8b"),
+        (["optimizer.rate=1"], "unknown key 'optimizer.rate'"),
+        (["batch.global=7"], "batch.global is 7"),
+    ],
+)
+def test_wrong_input_stops_before_anything_is_written(
+    inputs: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    result = run(inputs, tmp_path / "run", *options)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "hint: " in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_another_model(inputs: Path, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "other", "alibi", num_layers=4)
+    result = run(inputs, tmp_path / "run", f"model.init={tmp_path / 'other'}")
+    assert result.returncode == 2
+    assert result.stderr.count("error: ") == 1
+    assert "its num_layers is 4, that of model.config is 2" in result.stderr
+
+
+def test_a_run_that_must_start_afresh_refuses_checkpoints(inputs: Path, undisturbed: Path) -> None:
+    result = run(inputs, undisturbed, "checkpoint.resume=never")
+    assert result.returncode == 2
+    assert "checkpoint.resume is never" in result.stderr
+    assert len(losses(undisturbed)) == ITERATIONS
