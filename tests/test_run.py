@@ -156,6 +156,17 @@ def test_wrong_input_stops_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_keeps_nothing(inputs: Path, tmp_path: Path) -> None:
+    arguments = command(inputs, tmp_path / "run")
+    result = subprocess.run(
+        [*arguments, "--dry-run"], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("| lm loss: ") == 1
+    assert "saved " in result.stdout
+    assert list((tmp_path / "run").iterdir()) == []
+
+
 def test_weights_of_another_model(inputs: Path, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "other", "alibi", num_layers=4)
     result = run(inputs, tmp_path / "run", f"model.init={tmp_path / 'other'}")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from itertools import islice
 
@@ -126,7 +127,12 @@ def test_the_job_by_default(record, tmp_path, capfd, monkeypatch):
     assert "fell by 35%: from 7.900, the mean of the first 5 steps, to 5.150" in summary
     assert "](run/loss.png)" in summary
     assert (out / "run/loss.png").read_bytes().startswith(b"\x89PNG")
-    assert "[9/9] Summarise" in capfd.readouterr().out
+    printed = capfd.readouterr().out
+    assert "[9/9] Summarise" in printed
+    # The conversations are there for the command that is shown last.
+    fine_tuning = settings(shlex.split(printed.rpartition("\n$ ")[2].replace("\\\n", "")))
+    assert fine_tuning["data.prefix"] == option(moss, "--output-prefix")
+    assert fine_tuning["model.init"] == option(export, "--output")
 
 
 def test_the_users_own_model_and_data(record, tmp_path, model, chats, capfd):

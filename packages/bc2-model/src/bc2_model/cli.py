@@ -84,10 +84,12 @@ def _number(
 def _generate(args: argparse.Namespace) -> None:
     _require("transformers", extra="hf")
     import torch
+    from transformers.utils.logging import disable_progress_bar
 
     from bc2_model.hf.generation import Sampling, stream
     from bc2_model.hf.loading import load_model, load_tokenizer, pick_device
 
+    disable_progress_bar()  # loading takes a moment, and stdout is for the text
     tokenizer = load_tokenizer(args.directory)
     prompt = tokenizer.encode(args.prompt)
     model = load_model(

@@ -6,12 +6,10 @@ Layout, as Megatron's: ``iter_0000100/`` for each checkpoint and
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-from bc2_ckpt.config import ModelConfig
 from bc2_data import atomic
 
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -24,15 +22,23 @@ class CheckpointFolder:
     Args:
         path: The folder.
         keep: How many of the newest stay; 0 = all.
+        describe: Writes the small files that make a checkpoint complete: config and tokenizer.
         is_first: Whether this is rank 0.
         barrier: Waits for all ranks.
     """
 
     def __init__(
-        self, path: Path, *, keep: int, is_first: bool, barrier: Callable[[], None]
+        self,
+        path: Path,
+        *,
+        keep: int,
+        describe: Callable[[Path], None],
+        is_first: bool,
+        barrier: Callable[[], None],
     ) -> None:
         self.path = path
         self._keep = keep
+        self._describe = describe
         self._is_first = is_first
         self._barrier = barrier
 
@@ -41,12 +47,11 @@ class CheckpointFolder:
         found = self._all()
         return found[-1] if found else None
 
-    def save(self, iteration: int, model: ModelConfig, write: Callable[[Path], None]) -> Path:
+    def save(self, iteration: int, write: Callable[[Path], None]) -> Path:
         """Writes a checkpoint under a hidden name, then gives it its own.
 
         Args:
             iteration: Completed iterations.
-            model: Written beside the weights, so that bc2-ckpt can convert them.
             write: Fills the directory; called on every rank.
         """
         final = self.path / f"iter_{iteration:07d}"
@@ -57,8 +62,7 @@ class CheckpointFolder:
         self._barrier()
         write(partial)
         if self._is_first:
-            text = json.dumps(model.to_hf(), indent=2) + "\n"
-            (partial / "config.json").write_text(text, "utf-8")
+            self._describe(partial)
         self._barrier()
         if self._is_first:
             atomic.publish(partial, final)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 
+from bc2_data.atomic import remove
 from bc2_data.command import add_command, make_parser
 from bc2_data.command import run as run_command
 from bc2_train import __version__
@@ -40,6 +42,11 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="KEY=VALUE",
         help="override a key of the recipe; may be given again and again",
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="load everything, take one step, save once, keep nothing: what the run will need",
+    )
     hosts = parser.add_argument_group("processes and hosts")
     hosts.add_argument("--nproc-per-node", type=int, default=1, metavar="N", help="default: 1")
     hosts.add_argument("--nnodes", type=int, default=1, metavar="N", help="hosts (default: 1)")
@@ -54,6 +61,8 @@ def _run(args: argparse.Namespace) -> int:
     from bc2_train.launch import Rendezvous, launch
 
     config = configuration.load(args.recipe, args.overrides)
+    if args.dry_run:
+        config = configuration.one_step(config)
     started = "RANK" in os.environ and "WORLD_SIZE" in os.environ  # by torchrun
     world_size = int(os.environ["WORLD_SIZE"]) if started else args.nnodes * args.nproc_per_node
     preflight.check(config, world_size)
@@ -73,7 +82,11 @@ def _run(args: argparse.Namespace) -> int:
         master_addr=args.master_addr,
         master_port=args.master_port,
     )
-    return launch(config_file, config.run_dir, args.nproc_per_node, rendezvous)
+    status = launch(config_file, config.run_dir, args.nproc_per_node, rendezvous)
+    if args.dry_run and status == 0:
+        remove(config.run_dir)
+        sys.stdout.write("dry run: the step and the save above went well; nothing was kept\n")
+    return status
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

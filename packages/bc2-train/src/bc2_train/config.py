@@ -7,7 +7,7 @@ which ``--set KEY=VALUE`` has the last word.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -229,6 +229,16 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
             raise TrainError(f"--set {override} has no value", "write --set KEY=VALUE")
         _assign(values, key, yaml.safe_load(value))
     return schema.build(RunConfig, values)
+
+
+def one_step(config: RunConfig) -> RunConfig:
+    """Returns the configuration of a dry run: one step and one save in a folder of its own."""
+    return replace(
+        config,
+        train=replace(config.train, iterations=1),
+        checkpoint=replace(config.checkpoint, dir=None),
+        run=Run(dir=str(config.run_dir / "dry-run")),
+    )
 
 
 def save(config: RunConfig, path: Path) -> None:

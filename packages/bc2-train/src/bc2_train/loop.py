@@ -106,7 +106,6 @@ class Trainer:
         started = time.perf_counter()
         path = self.checkpoints.save(
             progress.iteration,
-            self.model,
             lambda directory: self.engine.save(directory, progress),
         )
         log.info("saved %s in %.1f s", path, time.perf_counter() - started)

@@ -17,17 +17,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bc2_ckpt.checkpoint import open_checkpoint
 from bc2_ckpt.config import ModelConfig
+from bc2_ckpt.files import write_json
+from bc2_ckpt.formats.sidecars import carry
 from bc2_data.command import make_parser
 from bc2_data.command import run as run_command
 from bc2_train import __version__
 from bc2_train import config as configuration
 from bc2_train.config import RunConfig
+from bc2_train.errors import TrainError
 
 if TYPE_CHECKING:
     import torch
 
-    from bc2_model.weights import WeightSource
+    from bc2_ckpt.formats.protocol import CheckpointReader
     from bc2_train.loop import Trainer
 
 
@@ -86,12 +90,15 @@ def train(config: RunConfig) -> None:
 def _trainer(config: RunConfig, model: ModelConfig, device: torch.device) -> Trainer:
     import torch.distributed as dist
 
+    from bc2_model.weights import RandomWeights
     from bc2_train.checkpoints import CheckpointFolder
     from bc2_train.data import BatchLoader, build_dataset
     from bc2_train.engines.megatron import MegatronEngine
     from bc2_train.loop import Trainer
 
-    engine = MegatronEngine(config, model, _weights(config, model), device)
+    initial = _initial_checkpoint(config, model)
+    weights = initial or RandomWeights(model, config.train.seed)
+    engine = MegatronEngine(config, model, weights, device)
     loader = BatchLoader(
         build_dataset(config),
         micro=config.batch.micro,
@@ -104,9 +111,16 @@ def _trainer(config: RunConfig, model: ModelConfig, device: torch.device) -> Tra
         vocab_size=model.vocab_size,
         device=device,
     )
+
+    def describe(directory: Path) -> None:
+        write_json(directory / "config.json", model.to_hf())
+        folder = Path(config.model.config)
+        carry(initial.beside if initial else lambda name: _existing(folder / name), directory)
+
     checkpoints = CheckpointFolder(
         config.checkpoint_dir,
         keep=config.checkpoint.keep,
+        describe=describe,
         is_first=dist.get_rank() == 0,
         barrier=dist.barrier,
     )
@@ -121,18 +135,14 @@ def _trainer(config: RunConfig, model: ModelConfig, device: torch.device) -> Tra
     )
 
 
-def _weights(config: RunConfig, model: ModelConfig) -> WeightSource:
-    """Returns the source of the initial parameters.
+def _initial_checkpoint(config: RunConfig, model: ModelConfig) -> CheckpointReader | None:
+    """Returns the checkpoint that the run starts from, or None where it starts at random.
 
     Raises:
         TrainError: The checkpoint is of another model.
     """
-    from bc2_ckpt.checkpoint import open_checkpoint
-    from bc2_model.weights import RandomWeights
-    from bc2_train.errors import TrainError
-
     if config.model.init == "random":
-        return RandomWeights(model, config.train.seed)
+        return None
     reader = open_checkpoint(Path(config.model.init))
     for name in ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads"):
         ours, theirs = getattr(model, name), getattr(reader.config, name)
@@ -143,6 +153,10 @@ def _weights(config: RunConfig, model: ModelConfig) -> WeightSource:
                 f"add --set model.config={config.model.init}",
             )
     return reader
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.is_file() else None
 
 
 def _configure_logging(config: RunConfig, rank: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,18 +22,27 @@ CARRIED = (
 
 
 def write_sidecars(reader: CheckpointReader, directory: Path) -> None:
-    """Writes config.json and carries the other small files over.
-
-    ``auto_map`` is left out everywhere: it names Python files that bc2 neither ships nor runs.
-    """
+    """Writes config.json and carries the other small files over."""
     dtypes = {info.dtype for info in reader.tensors().values()}
     config = reader.config
     if len(dtypes) == 1:
         # The weights know better than a config.json that was copied from elsewhere.
         config = replace(config, dtype=str(dtypes.pop()).removeprefix("torch."))
     write_json(directory / "config.json", config.to_hf())
+    carry(reader.beside, directory)
+
+
+def carry(beside: Callable[[str], Path | None], directory: Path) -> None:
+    """Copies the tokenizer and the generation settings.
+
+    ``auto_map`` is left out everywhere: it names Python files that bc2 neither ships nor runs.
+
+    Args:
+        beside: Returns the file of a name where the source has it.
+        directory: Receives the copies.
+    """
     for name in CARRIED:
-        source = reader.beside(name)
+        source = beside(name)
         if source is None:
             continue
         refuse_placeholder(source)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from bc2_ckpt.config import ModelConfig
 from bc2_data.atomic import new_directory, refuse_existing, remove, write_text
-from bc2_train.demo.commands import Step, run_command, run_steps, say
+from bc2_train.demo.commands import (
+    Step,
+    command_line,
+    find_script,
+    run_command,
+    run_steps,
+    say,
+)
 from bc2_train.demo.data import TrainingData, look_at
 from bc2_train.demo.model import DEMO_CONFIG, make_checkpoint
 from bc2_train.demo.source import build_source
@@ -39,9 +47,10 @@ class Demo:
     """
 
     def __init__(self, out: Path, model: Path | None, data: Path | None) -> None:
-        self._own_model = model is None
-        self._own_data = data is None
+        self._makes_model = model is None
+        self._makes_data = data is None
         self._config = DEMO_CONFIG if model is None else ModelConfig.load(model)
+        self._rate = {} if model is None else {"optimizer.lr": _FINE_TUNING_RATE}
         self._source = out / "source"
         self._tokenizer = out / "tokenizer"
         self._start = model or out / "start-hf"
@@ -57,7 +66,7 @@ class Demo:
     @property
     def outputs(self) -> list[Path]:
         """Everything that the job may write."""
-        made = [self._start] if self._own_model else []
+        made = [self._start] if self._makes_model else []
         return [
             *made,
             self._source,
@@ -72,9 +81,9 @@ class Demo:
     def steps(self) -> list[Step]:
         """Returns the steps, those left out that the user's own model or data make needless."""
         steps = []
-        if self._own_model or self._own_data:
+        if self._makes_model or self._makes_data:
             steps.append(Step("Write Python's documentation as training data", self._write_source))
-        if self._own_model:
+        if self._makes_model:
             steps.append(Step("Train a tokenizer with Baichuan2's settings", self._make_tokenizer))
             steps.append(Step("Make a small Baichuan2-13B with random weights", self._make_model))
         return [
@@ -108,7 +117,9 @@ class Demo:
 
     def _tokenise(self) -> None:
         wanted = [self._data]
-        if self._own_data:  # both data sets of AscendSpeed's README; the second is for fine-tuning
+        if (
+            self._makes_data
+        ):  # both data sets of AscendSpeed's README; the second is for fine-tuning
             wanted.append(TrainingData(self._source / "moss.jsonl", "moss"))
         for data in wanted:
             run_command(
@@ -132,26 +143,27 @@ class Demo:
 
     def _train(self) -> None:
         settings = {
-            "device": "cpu",
-            "parallel.tensor": PROCESSES,
             "model.config": self._start,
             "model.init": self._start_megatron,
             "data.kind": self._data.kind,
             "data.prefix": self._data.prefix(self._tokens),
-            "data.seq_length": SEQ_LENGTH,
             "train.iterations": ITERATIONS,
             "checkpoint.interval": ITERATIONS // 2,
             "run.dir": self._run,
         }
-        if not self._own_model:
-            settings["optimizer.lr"] = _FINE_TUNING_RATE
-        run_command(
-            "bc2-train",
-            "run",
-            "tiny-13b",
-            *("--nproc-per-node", str(PROCESSES)),
-            *(part for key, value in settings.items() for part in ("--set", f"{key}={value}")),
-        )
+        run_command("bc2-train", *_training(settings | self._rate))
+
+    def _fine_tuning(self) -> str:
+        """Returns the command that goes on with the conversations, which `_tokenise` prepared."""
+        settings = {
+            "model.config": self._trained,
+            "model.init": self._trained,
+            "data.kind": "instruction",
+            "data.prefix": self._tokens / "moss",
+            "train.iterations": ITERATIONS,
+            "run.dir": self._run.with_name("fine-tuning"),
+        }
+        return command_line([find_script("bc2-train"), *_training(settings | self._rate)])
 
     def _generate(self) -> None:
         run_command(
@@ -190,7 +202,9 @@ class Demo:
             (self._trained, "the trained model"),
         ):
             say(f"{path}: {what}")
-        defaults = self._own_model and self._own_data  # nothing is known of the user's
+        if self._makes_data:
+            say(f"\nTo go on with conversations, as in fine-tuning:\n$ {self._fine_tuning()}")
+        defaults = self._makes_model and self._makes_data  # nothing is known of the user's
         if defaults and not fall >= SMALLEST_FALL:  # so that NaN is an error, too
             raise LossError(
                 f"the loss fell by {fall:.0%}, where at least {SMALLEST_FALL:.0%} is expected",
@@ -198,8 +212,16 @@ class Demo:
             )
 
     def _model_name(self) -> str:
-        name = "Baichuan2-13B in miniature" if self._own_model else self._start.resolve().name
+        name = "Baichuan2-13B in miniature" if self._makes_model else self._start.resolve().name
         return f"{name} ({self._config.num_parameters / 1e6:,.1f} M parameters)"
+
+
+def _training(settings: Mapping[str, object]) -> list[str]:
+    """Returns the arguments of ``bc2-train`` for a run of the small recipe on this machine."""
+    shared = {"device": "cpu", "parallel.tensor": PROCESSES, "data.seq_length": SEQ_LENGTH}
+    pairs = [f"{key}={value}" for key, value in {**shared, **settings}.items()]
+    options = [part for pair in pairs for part in ("--set", pair)]
+    return ["run", "tiny-13b", "--nproc-per-node", str(PROCESSES), *options]
 
 
 def run_demo(out: Path, model: Path | None, data: Path | None, *, overwrite: bool = False) -> None:
