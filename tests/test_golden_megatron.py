@@ -36,6 +36,8 @@ LAYOUTS = {
     "DP2": (2, {}),
     "TP2xPP2": (4, {"tensor": 2, "pipeline": 2}),
     "TP2+SP": (2, {"tensor": 2, "sequence": True}),
+    "PP2xVPP2": (2, {"pipeline": 2, "virtual_pipeline": 2}),
+    "CP2": (2, {"context": 2}),
     "DP2+distributed optimizer": (2, {"distributed_optimizer": True}),
 }
 
@@ -140,7 +142,7 @@ def test_trajectory_of_the_reference(
     position: str, layout: str, make_checkpoint: MakeCheckpoint, workers: Workers, tmp_path: Path
 ) -> None:
     size, parallel = LAYOUTS[layout]
-    checkpoint = make_checkpoint(tmp_path / "hf", position)
+    checkpoint = make_checkpoint(tmp_path / "hf", position, num_layers=4)
     vocab_size = ModelConfig.load(checkpoint).vocab_size
     tokens = random_tokens(vocab_size, 5, 4, 65)
     recipe = TrainingRecipe()

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("transformers", reason="the extra `hf` is not installed")
+
 import sentencepiece
 import torch
 

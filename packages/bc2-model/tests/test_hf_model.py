@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("transformers", reason="the extra `hf` is not installed")
+
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, StaticCache
 

@@ -8,6 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("transformers", reason="the extra `hf` is not installed")
+
 import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -93,12 +93,17 @@ class Parallel:
     Attributes:
         tensor: Processes that share each matrix.
         pipeline: Processes that share the layers.
+        virtual_pipeline: Model chunks of each pipeline process, interleaved to shrink the bubble.
+        context: Processes that share each sequence.
         sequence: Whether norms and residuals are split along the sequence in the tensor group.
-        distributed_optimizer: Whether optimizer state is split over the data-parallel group.
+        distributed_optimizer: Whether optimizer state is split over the data-parallel group, and
+            its communication hidden behind computation.
     """
 
     tensor: int = 1
     pipeline: int = 1
+    virtual_pipeline: int = 1
+    context: int = 1
     sequence: bool = False
     distributed_optimizer: bool = False
 
@@ -110,10 +115,15 @@ class Train:
     Attributes:
         iterations: Optimizer steps.
         seed: Of random weights and of the order of the data.
+        recompute: What the backward pass computes again instead of keeping it: ``none``,
+            ``selective`` (attention and MLP inside each layer) or ``full`` (whole layers).
+        most_skipped: Steps in a row that may be left out because a gradient is not finite.
     """
 
     iterations: int
     seed: int = 1234
+    recompute: Literal["none", "selective", "full"] = "none"
+    most_skipped: int = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,11 +178,18 @@ class RunConfig:
             "batch.global": self.batch.global_,
             "parallel.tensor": self.parallel.tensor,
             "parallel.pipeline": self.parallel.pipeline,
+            "parallel.virtual_pipeline": self.parallel.virtual_pipeline,
+            "parallel.context": self.parallel.context,
             "train.iterations": self.train.iterations,
         }
         for key, value in positive.items():
             if value < 1:
                 raise TrainError(f"{key} is {value}, which must be at least 1")
+        if self.parallel.virtual_pipeline > 1 and self.parallel.pipeline == 1:
+            raise TrainError(
+                "parallel.virtual_pipeline interleaves the chunks of a pipeline, but there is none",
+                "set parallel.pipeline above 1, or parallel.virtual_pipeline to 1",
+            )
         if self.parallel.sequence and self.parallel.tensor == 1:
             raise TrainError(
                 "parallel.sequence splits the sequence over a tensor-parallel group of one",

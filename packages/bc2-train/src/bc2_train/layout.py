@@ -35,25 +35,23 @@ def check(config: RunConfig, model: ModelConfig, world_size: int) -> Layout:
     Raises:
         TrainError: Something is not divisible; the message says what by what.
     """
-    tensor, pipeline = config.parallel.tensor, config.parallel.pipeline
-    divisions = (
-        ("num_attention_heads", model.num_heads, tensor, "parallel.tensor"),
-        ("intermediate_size", model.intermediate_size, tensor, "parallel.tensor"),
-        ("num_hidden_layers", model.num_layers, pipeline, "parallel.pipeline"),
-        (
-            "the number of processes",
-            world_size,
-            tensor * pipeline,
-            "parallel.tensor x parallel.pipeline",
-        ),
+    parallel = config.parallel
+    stages = parallel.pipeline * parallel.virtual_pipeline
+    model_parallel = parallel.tensor * parallel.pipeline * parallel.context
+    _check_divisible("num_attention_heads", model.num_heads, "parallel.tensor", parallel.tensor)
+    _check_divisible(
+        "intermediate_size", model.intermediate_size, "parallel.tensor", parallel.tensor
     )
-    for name, value, divisor, key in divisions:
-        if value % divisor:
-            raise TrainError(
-                f"{name} is {value}, which {key} = {divisor} does not divide",
-                f"choose {key} among {_divisors(value)}",
-            )
-    data_parallel = world_size // (tensor * pipeline)
+    _check_divisible(
+        "num_hidden_layers", model.num_layers, "parallel.pipeline x virtual_pipeline", stages
+    )
+    _check_divisible(
+        "the number of processes",
+        world_size,
+        "parallel.tensor x pipeline x context",
+        model_parallel,
+    )
+    data_parallel = world_size // model_parallel
     at_once = config.batch.micro * data_parallel
     if config.batch.global_ % at_once:
         raise TrainError(
@@ -61,17 +59,30 @@ def check(config: RunConfig, model: ModelConfig, world_size: int) -> Layout:
             f"{config.batch.micro} x {data_parallel} data-parallel processes",
             f"set batch.global to a multiple of {at_once}",
         )
-    if config.parallel.sequence and config.data.seq_length % tensor:
-        raise TrainError(
-            f"data.seq_length is {config.data.seq_length}, which parallel.tensor = {tensor} does "
-            "not divide, as parallel.sequence needs"
+    microbatches = config.batch.global_ // at_once
+    if parallel.virtual_pipeline > 1:
+        _check_divisible(
+            "the number of micro batches",
+            microbatches,
+            "parallel.pipeline, under virtual pipeline",
+            parallel.pipeline,
         )
+    length = config.data.seq_length
+    if parallel.sequence:
+        _check_divisible("data.seq_length", length, "parallel.tensor", parallel.tensor)
+    if parallel.context > 1:
+        shards = 2 * parallel.context * (parallel.tensor if parallel.sequence else 1)
+        _check_divisible("data.seq_length", length, "twice parallel.context", shards)
     return Layout(
         world_size=world_size,
         data_parallel=data_parallel,
-        microbatches=config.batch.global_ // at_once,
+        microbatches=microbatches,
     )
 
 
-def _divisors(value: int) -> list[int]:
-    return [n for n in range(1, min(value, 128) + 1) if value % n == 0]
+def _check_divisible(name: str, value: int, key: str, divisor: int) -> None:
+    if value % divisor:
+        raise TrainError(
+            f"{name} is {value}, which {key} = {divisor} does not divide",
+            f"choose {key} among {[n for n in range(1, min(value, 128) + 1) if value % n == 0]}",
+        )

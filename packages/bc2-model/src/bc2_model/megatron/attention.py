@@ -13,6 +13,7 @@ import torch
 from megatron.core.transformer.module import MegatronModule
 
 from bc2_model import kernels
+from bc2_model.megatron import context_parallel
 
 if TYPE_CHECKING:
     from bc2_model.megatron.transformer import Baichuan2TransformerConfig
@@ -42,6 +43,7 @@ class CoreAttention(MegatronModule):
         model = config.model
         assert model is not None
         self.scale = softmax_scale
+        self.cp_group = pg_collection.cp
         self.rope_theta = model.rope_theta if model.position_embedding == "rotary" else None
         self.slopes: torch.Tensor | None = None
         if model.position_embedding == "alibi":
@@ -62,26 +64,62 @@ class CoreAttention(MegatronModule):
         """Attends.
 
         Args:
-            query: (seq, batch, local heads, head_dim).
+            query: (seq, batch, local heads, head_dim); under context parallelism this rank's part
+                of seq, see `context_parallel`.
             key: As query.
             value: As query.
-            attention_mask: (batch, seq) int segment ids, 0 = padding; None = one document.
+            attention_mask: (batch, seq) int segment ids of the whole sequence, 0 = padding; None =
+                one document.
             **_: attn_mask_type, attention_bias, packed_seq_params: not used.
 
         Returns:
             (seq, batch, local heads * head_dim).
         """
-        q, k, v = (x.permute(1, 2, 0, 3) for x in (query, key, value))
         if self.rope_theta is not None:
-            tables = _rotary_tables(q.shape[2], q.shape[3], self.rope_theta, q.device)
-            cos, sin = tables if attention_mask is None else _restart(tables, attention_mask)
-            q, k = kernels.rotary(q, cos, sin), kernels.rotary(k, cos, sin)
+            cos, sin = self._angles(query, attention_mask)
+            query, key = (_rotate(x, cos, sin) for x in (query, key))
         if self.slopes is not None:
-            self.slopes = self.slopes.to(q.device)
-        out = kernels.attention(
-            q, k, v, alibi_slopes=self.slopes, segment_ids=attention_mask, scale=self.scale
-        )
+            self.slopes = self.slopes.to(query.device)
+        if self.cp_group.size() > 1:
+            out = context_parallel.attention(
+                query,
+                key,
+                value,
+                self.cp_group,
+                alibi_slopes=self.slopes,
+                segment_ids=attention_mask,
+                scale=self.scale,
+            )
+        else:
+            q, k, v = (x.permute(1, 2, 0, 3) for x in (query, key, value))
+            out = kernels.attention(
+                q, k, v, alibi_slopes=self.slopes, segment_ids=attention_mask, scale=self.scale
+            )
         return out.permute(2, 0, 1, 3).flatten(2)
+
+    def _angles(
+        self, query: torch.Tensor, segment_ids: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns cosines and sines (batch or 1, seq, head_dim) of this rank's positions."""
+        assert self.rope_theta is not None
+        rank, size = self.cp_group.rank(), self.cp_group.size()
+        tables = _rotary_tables(
+            query.shape[0] * size, query.shape[3], self.rope_theta, query.device
+        )
+        if segment_ids is None:
+            cos, sin = (table[None] for table in tables)
+        else:
+            positions = _positions(segment_ids)
+            cos, sin = (table[positions] for table in tables)
+        if size == 1:
+            return cos, sin
+        cos, sin = (context_parallel.local_part(x, 1, rank, size) for x in (cos, sin))
+        return cos, sin
+
+
+def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotates x (seq, batch, heads, head_dim) by its positions."""
+    return kernels.rotary(x.permute(1, 2, 0, 3), cos, sin).permute(2, 0, 1, 3)
 
 
 @functools.lru_cache(maxsize=4)
@@ -92,13 +130,9 @@ def _rotary_tables(
     return kernels.rotary_tables(torch.arange(length, device=device), head_dim, base)
 
 
-def _restart(
-    tables: tuple[torch.Tensor, torch.Tensor], segment_ids: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns tables (batch, seq, head_dim) whose positions restart with each segment."""
+def _positions(segment_ids: torch.Tensor) -> torch.Tensor:
+    """Returns positions (batch, seq) that restart with each segment."""
     index = torch.arange(segment_ids.shape[1], device=segment_ids.device)
     begins = torch.ones_like(segment_ids, dtype=torch.bool)
     begins[:, 1:] = segment_ids[:, 1:] != segment_ids[:, :-1]
-    first = torch.where(begins, index, 0).cummax(dim=1).values
-    cos, sin = tables
-    return cos[index - first], sin[index - first]
+    return index - torch.where(begins, index, 0).cummax(dim=1).values

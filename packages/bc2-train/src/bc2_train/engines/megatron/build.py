@@ -24,11 +24,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def process_groups(config: RunConfig) -> None:
-    """Divides the processes into tensor, pipeline and data-parallel groups."""
+    """Divides the processes into tensor, pipeline, context and data-parallel groups."""
+    parallel = config.parallel
     parallel_state.destroy_model_parallel()
     parallel_state.initialize_model_parallel(
-        config.parallel.tensor,
-        config.parallel.pipeline,
+        parallel.tensor,
+        parallel.pipeline,
+        virtual_pipeline_model_parallel_size=_chunks(config),
+        context_parallel_size=parallel.context,
         create_gloo_process_groups=False,
     )
     model_parallel_cuda_manual_seed(config.train.seed, force_reset_rng=True)
@@ -45,45 +48,93 @@ def model(
         weights: Where the parameters come from.
         device: Where they go.
     """
-    dtype = DTYPES[config.precision]
-    transformer = Baichuan2TransformerConfig.create(
-        dimensions,
-        tensor_model_parallel_size=config.parallel.tensor,
-        pipeline_model_parallel_size=config.parallel.pipeline,
-        sequence_parallel=config.parallel.sequence,
-        params_dtype=dtype,
-        pipeline_dtype=dtype,
-        bf16=dtype is torch.bfloat16,
-        fp16=dtype is torch.float16,
-        # Parameters are created on the host, where `load_weights` fills them.
-        use_cpu_initialization=True,
-        # The loss is a mean over the trained tokens of the global batch, not of each micro batch.
-        calculate_per_token_loss=True,
-    )
-    chunks = [Baichuan2Model(transformer)]
+    transformer = _transformer_config(config, dimensions)
+    if _chunks(config) is None:
+        chunks = [Baichuan2Model(transformer)]
+    else:
+        chunks = [Baichuan2Model(transformer, stage) for stage in range(_chunks(config) or 0)]
     for chunk in chunks:
         load_weights(chunk, weights)
         chunk.to(device)
     return chunks
 
 
+def _transformer_config(config: RunConfig, dimensions: ModelConfig) -> Baichuan2TransformerConfig:
+    parallel, dtype = config.parallel, DTYPES[config.precision]
+    recompute: dict[str, Any] = {
+        "none": {},
+        # Attention keeps little on our flash kernels; the wide activations of the MLP are what
+        # fills the memory.
+        "selective": {
+            "recompute_granularity": "selective",
+            "recompute_modules": ["core_attn", "mlp"],
+        },
+        "full": {
+            "recompute_granularity": "full",
+            "recompute_method": "uniform",
+            "recompute_num_layers": 1,
+        },
+    }[config.train.recompute]
+    return Baichuan2TransformerConfig.create(
+        dimensions,
+        tensor_model_parallel_size=parallel.tensor,
+        pipeline_model_parallel_size=parallel.pipeline,
+        virtual_pipeline_model_parallel_size=_chunks(config),
+        context_parallel_size=parallel.context,
+        sequence_parallel=parallel.sequence,
+        params_dtype=dtype,
+        pipeline_dtype=dtype,
+        bf16=dtype is torch.bfloat16,
+        fp16=dtype is torch.float16,
+        # With two stages, next and previous are the same peer, and the two messages of a batched
+        # exchange are matched in the wrong order: the loss is wrong, silently. One message at a
+        # time is right for every number of stages.
+        batch_p2p_comm=parallel.virtual_pipeline == 1,
+        overlap_p2p_comm=parallel.virtual_pipeline > 1,
+        # Parameters are created on the host, where `load_weights` fills them.
+        use_cpu_initialization=True,
+        # The loss is a mean over the trained tokens of the global batch, not of each micro batch.
+        calculate_per_token_loss=True,
+        **recompute,
+    )
+
+
+def _chunks(config: RunConfig) -> int | None:
+    """Returns the model chunks of a pipeline rank in megatron-core's terms: None for one."""
+    count = config.parallel.virtual_pipeline
+    return count if count > 1 else None
+
+
 def data_parallel(config: RunConfig, chunks: list[Baichuan2Model]) -> list[Any]:
     """Wraps the model chunks for mixed precision and for gradient reduction."""
     transformer = chunks[0].config
+    overlap = config.parallel.distributed_optimizer
     ddp = DistributedDataParallelConfig(
         grad_reduce_in_fp32=True,
         use_distributed_optimizer=config.parallel.distributed_optimizer,
+        overlap_grad_reduce=overlap,
+        overlap_param_gather=overlap,
     )
     wrapped = [
         DistributedDataParallel(
             transformer,
             ddp,
             chunk if config.precision == "float32" else Float16Module(transformer, chunk),
+            # Only the first chunk's buckets are needed early enough to be worth splitting.
+            disable_bucketing=index > 0,
         )
-        for chunk in chunks
+        for index, chunk in enumerate(chunks)
     ]
     transformer.finalize_model_grads_func = finalize_model_grads
+    if overlap:
+        transformer.no_sync_func = _one_or_all([chunk.no_sync for chunk in wrapped])
+        transformer.param_sync_func = _one_or_all([chunk.start_param_sync for chunk in wrapped])
     return wrapped
+
+
+def _one_or_all(functions: list[Any]) -> Any:
+    """megatron-core's schedules take a bare function for one chunk, a list for several."""
+    return functions[0] if len(functions) == 1 else functions
 
 
 def optimizer(config: RunConfig, wrapped: list[Any]) -> MegatronOptimizer:
@@ -102,6 +153,7 @@ def optimizer(config: RunConfig, wrapped: list[Any]) -> MegatronOptimizer:
         bf16=config.precision == "bfloat16",
         fp16=config.precision == "float16",
         use_distributed_optimizer=config.parallel.distributed_optimizer,
+        overlap_param_gather=config.parallel.distributed_optimizer,
     )
     built = get_megatron_optimizer(optimizer_config, wrapped, use_gloo_process_groups=False)
     wrapped[0].config.grad_scale_func = built.scale_loss

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from megatron.core import parallel_state
+from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 from megatron.core.pipeline_parallel.schedules import get_forward_backward_func
 
 from bc2_ckpt.config import ModelConfig
+from bc2_model.megatron.context_parallel import local_part
 from bc2_model.weights import WeightSource
 from bc2_train.config import RunConfig
 from bc2_train.data import Batch
@@ -55,27 +57,51 @@ class MegatronEngine:
         self.optimizer.zero_grad()
         losses = self._forward_backward(
             forward_step_func=_forward_step,
-            data_iterator=iter(batches),
+            data_iterator=self._iterators(batches),
             model=self.wrapped,
             num_microbatches=len(batches),
             seq_length=self.config.data.seq_length,
             micro_batch_size=self.config.batch.micro,
             forward_only=False,
         )
+        grad_norm = self._update(learning_rate)
+        total, tokens = self._sum_losses(losses)
+        return StepResult(
+            loss=total / tokens if tokens else 0.0,
+            grad_norm=grad_norm,
+            tokens=int(tokens),
+            skipped=not math.isfinite(grad_norm),
+            loss_scale=float(self.optimizer.get_loss_scale()),
+        )
+
+    @torch.no_grad()
+    def _update(self, learning_rate: float) -> float:
+        """Clips and takes the optimizer step; returns the gradient norm before clipping.
+
+        megatron-core's own ``step`` would write NaN into every parameter where a gradient is NaN;
+        here the update is left out, and the norm says so.
+        """
+        settings = self.config.optimizer
+        if self.optimizer.prepare_grads():
+            return math.nan
+        grad_norm = float(self.optimizer.get_grad_norm())
+        if not math.isfinite(grad_norm):
+            return grad_norm
+        if settings.clip > 0:
+            clip_grad_by_total_norm_fp32(self.optimizer.get_parameters(), settings.clip, grad_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
             # megatron-core only marks the groups: its scheduler, which is not used, would decay
             # matrices alone.
-            group["weight_decay"] = self.config.optimizer.weight_decay * group["wd_mult"]
-        updated, grad_norm, _ = self.optimizer.step()
-        total, tokens = self._sum_losses(losses)
-        return StepResult(
-            loss=total / tokens if tokens else 0.0,
-            grad_norm=float(grad_norm) if grad_norm is not None else math.nan,
-            tokens=int(tokens),
-            skipped=not updated,
-            loss_scale=float(self.optimizer.get_loss_scale()),
-        )
+            group["weight_decay"] = settings.weight_decay * group["wd_mult"]
+        self.optimizer.step_with_ready_grads()
+        return grad_norm
+
+    def _iterators(self, batches: Sequence[Batch]) -> Any:
+        """Returns what megatron-core's schedules read from: one iterator a model chunk."""
+        if len(self.wrapped) == 1:
+            return iter(batches)
+        return [iter(batches) for _ in self.wrapped]
 
     def save(self, directory: Path, progress: Progress) -> None:
         """Writes a distributed checkpoint; see `Engine.save`."""
@@ -93,7 +119,9 @@ class MegatronEngine:
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         for loss in losses:
             sums += loss["sums"]
-        torch.distributed.all_reduce(sums, group=parallel_state.get_data_parallel_group())
+        torch.distributed.all_reduce(
+            sums, group=parallel_state.get_data_parallel_group(with_context_parallel=True)
+        )
         if parallel_state.get_pipeline_model_parallel_world_size() > 1:
             torch.distributed.all_reduce(
                 sums, group=parallel_state.get_pipeline_model_parallel_group()
@@ -104,12 +132,20 @@ class MegatronEngine:
 
 def _forward_step(batches: Iterator[Batch], model: Any) -> tuple[torch.Tensor, Any]:
     batch = next(batches)
-    output = model(batch.tokens, None, batch.segment_ids, labels=batch.labels)
+    tokens, labels, mask = (_local(x) for x in (batch.tokens, batch.labels, batch.loss_mask))
+    output = model(tokens, None, batch.segment_ids, labels=labels)
 
     def loss(token_losses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
-        mask = batch.loss_mask
         total = (token_losses.float() * mask).sum()
         tokens = mask.sum().int()
         return total, tokens, {"sums": torch.stack([total.detach().double(), tokens.double()])}
 
     return output, loss
+
+
+def _local(rows: torch.Tensor) -> torch.Tensor:
+    """Returns this context-parallel rank's part of (micro, seq) rows."""
+    size = parallel_state.get_context_parallel_world_size()
+    if size == 1:
+        return rows
+    return local_part(rows, 1, parallel_state.get_context_parallel_rank(), size).contiguous()
