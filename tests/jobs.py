@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from bc2_ckpt.checkpoint import open_checkpoint
 from bc2_ckpt.config import ModelConfig
 from bc2_train import layout, schema
 from bc2_train.config import RunConfig
-from bc2_train.data import BatchLoader, build_dataset
+from bc2_train.data import Batch, BatchLoader, build_datasets
+from bc2_train.engines.base import Progress
 from bc2_train.engines.megatron import MegatronEngine
 
 CPU = torch.device("cpu")
@@ -27,7 +29,7 @@ def make_engine(config: RunConfig) -> MegatronEngine:
 def make_loader(config: RunConfig, engine: MegatronEngine) -> BatchLoader:
     """Returns the loader of this rank, in file order."""
     return BatchLoader(
-        build_dataset(config),
+        build_datasets(config)[0],
         micro=config.batch.micro,
         global_=config.batch.global_,
         rank=engine.data_parallel_rank,
@@ -88,3 +90,75 @@ def _logits(
 ) -> torch.Tensor:
     out = model(tokens, None, segments, runtime_gather_output=True)
     return out[..., : model.config.model.vocab_size]
+
+
+def train_and_save(
+    values: dict[str, Any], directory: str, save_after: int
+) -> list[tuple[float, float]]:
+    """Trains, saves after some steps, in the background or not, and trains on to the end."""
+    config = schema.build(RunConfig, values)
+    engine = make_engine(config)
+    results = []
+    for step, batches in enumerate(_steps(config, engine)):
+        if step == save_after:
+            path = Path(directory)
+            if torch.distributed.get_rank() == 0:
+                path.mkdir(parents=True)
+            torch.distributed.barrier()
+            pending = engine.save(path, Progress(iteration=step))
+        result = engine.train_step(batches, config.optimizer.lr)
+        results.append((result.loss, result.grad_norm))
+    assert pending.done(wait=True)
+    return results
+
+
+def load_and_train(values: dict[str, Any], directory: str) -> list[tuple[float, float]]:
+    """Takes up a checkpoint and trains to the end; returns the steps taken."""
+    config = schema.build(RunConfig, values)
+    engine = make_engine(config)
+    progress = engine.load(Path(directory))
+    loader = make_loader(config, engine)
+    results = []
+    for step in range(progress.iteration, config.train.iterations):
+        result = engine.train_step(loader.step(step), config.optimizer.lr)
+        results.append((result.loss, result.grad_norm))
+    return results
+
+
+def train_with_a_bad_gradient(values: dict[str, Any], bad_step: int) -> list[tuple[float, float]]:
+    """Trains with one NaN in one gradient of the last rank's first parameter in one step."""
+    config = schema.build(RunConfig, values)
+    engine = make_engine(config)
+    last = torch.distributed.get_rank() == torch.distributed.get_world_size() - 1
+    parameter = next(engine.chunks[0].parameters())
+    current = [0]
+
+    def poison(weight: torch.nn.Parameter) -> None:
+        if last and current[0] == bad_step:
+            assert weight.grad is not None
+            weight.grad.view(-1)[-1] = float("nan")
+
+    parameter.register_post_accumulate_grad_hook(poison)
+    results = []
+    for step, batches in enumerate(_steps(config, engine)):
+        current[0] = step
+        result = engine.train_step(batches, config.optimizer.lr)
+        assert result.skipped == (step == bad_step)
+        results.append((result.loss, result.grad_norm))
+    return results
+
+
+def evaluate(values: dict[str, Any]) -> list[tuple[float, float]]:
+    """Returns the loss of the first step's batches by evaluation, and by training on them."""
+    config = schema.build(RunConfig, values)
+    engine = make_engine(config)
+    batches = make_loader(config, engine).step(0)
+    evaluated = engine.evaluate(batches)
+    trained = engine.train_step(batches, config.optimizer.lr)
+    return [(evaluated.loss, evaluated.tokens), (trained.loss, trained.tokens)]
+
+
+def _steps(config: RunConfig, engine: MegatronEngine) -> Iterator[list[Batch]]:
+    loader = make_loader(config, engine)
+    for step in range(config.train.iterations):
+        yield loader.step(step)

@@ -6,14 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 import torch
 
 import jobs
 from bc2_ckpt.config import ModelConfig
 from bc2_ckpt.layout import ParameterLayout
-from bc2_data.indexed import IndexedWriter, bin_path, idx_path
 from bc2_data.vocab import padded_vocab_size
 from parity import (
     assert_gradients_close,
@@ -22,6 +20,7 @@ from parity import (
     random_tokens,
 )
 from reference_model import ReferenceModel, TrainingRecipe
+from runs import run_values, write_instruction_rows
 
 if TYPE_CHECKING:
     from conftest import Golden, MakeCheckpoint
@@ -40,41 +39,6 @@ LAYOUTS = {
     "CP2": (2, {"context": 2}),
     "DP2+distributed optimizer": (2, {"distributed_optimizer": True}),
 }
-
-
-def write_instruction_rows(prefix: Path, tokens: torch.Tensor) -> None:
-    """Writes rows (n, length) as unpacked instruction data of which every token is trained."""
-    rows = list(tokens.numpy().astype(np.int32))
-    ones = [np.ones_like(row) for row in rows]
-    for key, arrays in (("input_ids", rows), ("labels", rows), ("attention_mask", ones)):
-        name = Path(f"{prefix}_packed_{key}_document")
-        with IndexedWriter(bin_path(name), idx_path(name)) as writer:
-            writer.add(arrays)
-
-
-def run_values(
-    checkpoint: Path, prefix: Path | str, recipe: TrainingRecipe, **groups: Any
-) -> dict[str, Any]:
-    """Returns the configuration of a run in the reference's settings."""
-    values = {
-        "model": {"config": str(checkpoint), "init": str(checkpoint)},
-        "data": {"kind": "instruction", "prefix": str(prefix), "seq_length": 64, "shuffle": False},
-        "batch": {"micro": 2, "global": 4},
-        "optimizer": {
-            "lr": recipe.lr,
-            "betas": list(recipe.betas),
-            "eps": recipe.eps,
-            "weight_decay": recipe.weight_decay,
-            "clip": recipe.clip,
-        },
-        "precision": "float32",
-        "device": "cpu",
-        "train": {"iterations": 20},
-        "run": {"dir": str(Path(prefix).parent / "run")},
-    }
-    for name, group in groups.items():
-        values[name] = {**values.get(name, {}), **group}
-    return values
 
 
 def joined(config: ModelConfig, shards: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -102,6 +66,27 @@ class TestOfficialResults:
         assert_trajectory_close(losses, golden["traj_loss"].tolist())
         norms = [norm for _, norm in ranks[0]]
         assert norms == pytest.approx(golden["traj_grad_norm"].tolist(), rel=1e-4)
+
+    @pytest.mark.parametrize(
+        ("size", "groups"),
+        [
+            (1, {"train": {"recompute": "full"}}),
+            (1, {"train": {"recompute": "selective"}}),
+            (2, {"train": {"recompute": "full"}, "parallel": {"tensor": 2, "sequence": True}}),
+            (1, {"batch": {"micro": 4}}),
+            (1, {"batch": {"micro": 1}}),
+        ],
+        ids=["full", "selective", "full+TP2+SP", "no accumulation", "four micro batches"],
+    )
+    def test_trajectory_with_recompute_and_accumulation(
+        self, golden: Golden, workers: Workers, tmp_path: Path, size: int, groups: dict[str, Any]
+    ) -> None:
+        write_instruction_rows(tmp_path / "rows", golden["traj_tokens"].flatten(0, 1))
+        recipe = TrainingRecipe.load(golden.recipe)
+        groups = {**groups, "train": {"iterations": 20, **groups.get("train", {})}}
+        values = run_values(golden.checkpoint, tmp_path / "rows", recipe, **groups)
+        ranks = workers(size).run(jobs.train, values)
+        assert_trajectory_close([loss for loss, _ in ranks[0]], golden["traj_loss"].tolist())
 
     @pytest.mark.parametrize("size", [1, 2])
     def test_logits(self, golden: Golden, workers: Workers, tmp_path: Path, size: int) -> None:

@@ -127,6 +127,38 @@ def test_workers_end_with_their_launcher(inputs: Path) -> None:
     assert len(losses(run_dir)) == reached
 
 
+def test_a_preempted_run_saves_and_goes_on_later(undisturbed: Path, inputs: Path) -> None:
+    run_dir = inputs / "preempted"
+    process = subprocess.Popen(command(inputs, run_dir, "checkpoint.interval=0"))
+    wait_until(lambda: (run_dir / "metrics.jsonl").exists() and len(losses(run_dir)) >= 4)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 75
+    reached = len(losses(run_dir))
+    assert 4 <= reached < ITERATIONS
+    assert (run_dir / "checkpoints" / f"iter_{reached:07d}").is_dir()
+
+    assert run(inputs, run_dir).returncode == 0
+    assert losses(run_dir) == losses(undisturbed)
+
+
+def test_evaluation_and_asynchronous_saves_change_no_loss(undisturbed: Path, inputs: Path) -> None:
+    options = (
+        "evaluation.interval=4",
+        "evaluation.batches=2",
+        f"evaluation.prefix={inputs / 'text_document'}",
+        "checkpoint.asynchronous=true",
+    )
+    result = run(inputs, inputs / "evaluated", *options)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert losses(inputs / "evaluated") == losses(undisturbed)
+    lines = (inputs / "evaluated" / "evaluations.jsonl").read_text().splitlines()
+    evaluations = [json.loads(line) for line in lines]
+    assert [line["iteration"] for line in evaluations] == [4, 8]
+    assert [line["tokens"] for line in evaluations] == [2 * 8 * 64] * 2
+    checkpoints = sorted(path.name for path in (inputs / "evaluated" / "checkpoints").glob("i*"))
+    assert checkpoints == ["iter_0000003", "iter_0000006", "iter_0000008"]
+
+
 def wait_until(condition: Callable[[], bool], timeout: float = 180) -> None:
     deadline = time.monotonic() + timeout
     while not condition():

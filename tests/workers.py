@@ -72,10 +72,9 @@ class WorkerGroup:
             port = probe.getsockname()[1]
         for rank in range(self.size):
             ours, theirs = context.Pipe()
-            process = context.Process(
-                target=_serve, args=(theirs, rank, self.size, port), daemon=True
-            )
+            process = context.Process(target=_serve, args=(theirs, rank, self.size, port))
             process.start()
+            theirs.close()
             self._processes.append(process)
             self._pipes.append(ours)
 
@@ -97,7 +96,10 @@ def _serve(pipe: Connection, rank: int, size: int, port: int) -> None:
     runtime.install("cpu")
     torch.distributed.init_process_group("gloo")
     while True:
-        module, name, args = pipe.recv()
+        try:
+            module, name, args = pipe.recv()
+        except EOFError:  # the tests are over
+            return
         try:
             function = getattr(importlib.import_module(module), name)
             pipe.send((True, function(*args)))

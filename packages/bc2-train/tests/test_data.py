@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from bc2_data.indexed import IndexedWriter, bin_path, idx_path
 from bc2_data.vocab import IGNORE_INDEX as NO
 from bc2_train.data import BatchLoader
 from bc2_train.data.instruction import InstructionDataset
-from bc2_train.data.pretrain import StreamDataset
+from bc2_train.data.pretrain import MegatronData, StreamDataset, open_megatron_data
 from bc2_train.errors import TrainError
 
 
@@ -71,10 +72,90 @@ class TestInstructionDataset:
 
 def test_a_stream_predicts_every_token_but_the_first_once(tmp_path: Path) -> None:
     write(tmp_path / "text", [[1, 2, 3], [4, 5], [6, 7, 8, 9]])
-    dataset = StreamDataset(str(tmp_path / "text"), 4)
+    dataset = StreamDataset(str(tmp_path / "text"), 4, cross_document_attention=True)
     assert len(dataset) == 2
     assert [dataset[i].labels.tolist() for i in range(2)] == [[2, 3, 4, 5], [6, 7, 8, 9]]
     assert dataset[1].tokens.tolist() == [5, 6, 7, 8]
+
+
+def test_a_stream_that_ends_attention_with_each_document(tmp_path: Path) -> None:
+    write(tmp_path / "text", [[1, 2, 3], [4, 5], [6, 7, 8, 9]])
+    dataset = StreamDataset(str(tmp_path / "text"), 4, cross_document_attention=False)
+    first, second = dataset[0], dataset[1]
+    assert first.segment_ids is not None
+    assert second.segment_ids is not None
+    assert first.segment_ids.tolist() == [1, 1, 1, 2]
+    # Token 3 would predict the first token of the second document.
+    assert first.loss_mask.tolist() == [True, True, False, True]
+    assert second.segment_ids.tolist() == [1, 2, 2, 2]
+    assert second.loss_mask.tolist() == [False, True, True, True]
+
+
+def megatron_data(folder: Path, **options: object) -> MegatronData:
+    draw = np.random.default_rng(0)
+    # The first token tells the document: ids of one are never those of another.
+    documents = [[100 * n + i for i in range(draw.integers(1, 60))] for n in range(40)]
+    write(folder / "text", documents)
+    write(folder / "other", [[90_000 + i for i in range(50)] for _ in range(10)])
+    settings = {
+        "weights": {str(folder / "text"): 1.0},
+        "split": (1.0, 0.0, 0.0),
+        "seq_length": 16,
+        "samples": 200,
+        "validation_samples": None,
+        "seed": 1,
+        "cross_document_attention": False,
+        "cache": folder / "cache",
+    }
+    return MegatronData(**{**settings, **options})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A group of this process alone: megatron-core's blends ask for their rank."""
+    store = torch.distributed.FileStore(str(tmp_path_factory.mktemp("store") / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("process_group")
+class TestMegatronData:
+    def test_segments_are_the_documents(self, tmp_path: Path) -> None:
+        dataset, _ = open_megatron_data(megatron_data(tmp_path))
+        several = 0
+        for index in range(len(dataset)):
+            sample = dataset[index]
+            assert sample.segment_ids is not None
+            documents = np.append(sample.tokens, sample.labels[-1]) // 100
+            restarts = np.append(sample.tokens, sample.labels[-1]) % 100 == 0
+            borders = (documents[1:] != documents[:-1]) | restarts[1:]
+            assert (np.diff(sample.segment_ids) != 0).tolist() == borders[:-1].tolist()
+            assert sample.loss_mask.tolist() == (~borders).tolist()
+            several += borders.any()
+        assert several > 50
+
+    def test_documents_are_one_to_the_model_by_default(self, tmp_path: Path) -> None:
+        data = megatron_data(tmp_path, cross_document_attention=True)
+        sample = open_megatron_data(data)[0][0]
+        assert sample.segment_ids is None
+        assert sample.loss_mask.all()
+
+    def test_a_blend_has_its_weights(self, tmp_path: Path) -> None:
+        weights = {str(tmp_path / "text"): 3.0, str(tmp_path / "other"): 1.0}
+        dataset, _ = open_megatron_data(megatron_data(tmp_path, weights=weights))
+        others = sum(dataset[i].tokens[0] >= 90_000 for i in range(200))
+        assert 45 <= others <= 55
+
+    def test_a_split_shares_no_document(self, tmp_path: Path) -> None:
+        data = megatron_data(tmp_path, split=(0.8, 0.2, 0.0), validation_samples=8)
+        training, validation = open_megatron_data(data)
+        assert validation is not None
+        documents = [
+            {int(token) // 100 for i in range(len(part)) for token in part[i].tokens}
+            for part in (training, validation)
+        ]
+        assert not documents[0] & documents[1]
 
 
 def loader(folder: Path, **options: object) -> BatchLoader:

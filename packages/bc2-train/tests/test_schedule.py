@@ -34,3 +34,8 @@ def test_cosine_is_at_half_in_the_middle() -> None:
 
 def test_a_run_that_is_all_warm_up() -> None:
     assert rates("cosine", iterations=3, warmup=3) == pytest.approx([1 / 3, 2 / 3, 1.0])
+
+
+def test_wsd_falls_at_the_end_only() -> None:
+    values = rates("wsd", warmup=2, decay=4, min_lr=0.2)
+    assert values == pytest.approx([0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2])

@@ -1,30 +1,53 @@
 """The checkpoints folder of a run: which one is newest, whole, and allowed to stay.
 
 Layout, as Megatron's: ``iter_0000100/`` for each checkpoint and
-``latest_checkpointed_iteration.txt`` with the number of the newest, written last.
+``latest_checkpointed_iteration.txt`` with the number of the newest, written last. A checkpoint is
+written under a hidden name and gets its own when it is complete, with the SHA-256 of every file in
+``checksums.json``.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 from bc2_data import atomic
+from bc2_data.checksum import sha256
+from bc2_train.errors import TrainError
+from bc2_train.ranks import Ranks
+
+log = logging.getLogger(__name__)
 
 TRACKER = "latest_checkpointed_iteration.txt"
+CHECKSUMS = "checksums.json"
 _NAME = re.compile(r"^iter_(\d{7,})$")
 
 
+class PendingSave(Protocol):
+    """A checkpoint that may still be on its way to the disk."""
+
+    def done(self, *, wait: bool) -> bool:
+        """Returns whether every file of every rank is written; called on all ranks together.
+
+        Args:
+            wait: Return only when it is.
+        """
+        ...
+
+
 class CheckpointFolder:
-    """Saves and finds checkpoints; only the first rank changes names.
+    """Saves and finds checkpoints; every rank calls every method, the first changes names.
 
     Args:
-        path: The folder.
+        path: The folder, on a file system that all ranks share.
         keep: How many of the newest stay; 0 = all.
+        keep_every: Checkpoints of iterations divisible by this always stay; 0 = none.
         describe: Writes the small files that make a checkpoint complete: config and tokenizer.
-        is_first: Whether this is rank 0.
-        barrier: Waits for all ranks.
+        ranks: The processes of the run.
     """
 
     def __init__(
@@ -32,49 +55,129 @@ class CheckpointFolder:
         path: Path,
         *,
         keep: int,
+        keep_every: int,
         describe: Callable[[Path], None],
-        is_first: bool,
-        barrier: Callable[[], None],
+        ranks: Ranks,
     ) -> None:
         self.path = path
         self._keep = keep
+        self._keep_every = keep_every
         self._describe = describe
-        self._is_first = is_first
-        self._barrier = barrier
+        self._ranks = ranks
+        self._pending: tuple[int, PendingSave] | None = None
 
-    def newest(self) -> Path | None:
-        """Returns the newest whole checkpoint; a name is only given to whole ones."""
-        found = self._all()
-        return found[-1] if found else None
-
-    def save(self, iteration: int, write: Callable[[Path], None]) -> Path:
-        """Writes a checkpoint under a hidden name, then gives it its own.
+    def save(self, iteration: int, write: Callable[[Path], PendingSave]) -> None:
+        """Begins a checkpoint; `finish` or a later `save` completes it.
 
         Args:
             iteration: Completed iterations.
-            write: Fills the directory; called on every rank.
+            write: Fills the directory, perhaps in the background.
         """
-        final = self.path / f"iter_{iteration:07d}"
-        partial = self.path / f".{final.name}.partial"
-        if self._is_first:
+        self.finish(wait=True)
+        partial = self._partial(iteration)
+        if self._ranks.rank == 0:
             atomic.remove(partial)
             partial.mkdir(parents=True)
-        self._barrier()
-        write(partial)
-        if self._is_first:
+        self._ranks.barrier()
+        self._pending = (iteration, write(partial))
+
+    def finish(self, *, wait: bool) -> Path | None:
+        """Completes the checkpoint that was begun, if its files are all written.
+
+        Args:
+            wait: Whether to wait until they are.
+
+        Returns:
+            The checkpoint that has just become whole, or None.
+        """
+        if self._pending is None or not self._pending[1].done(wait=wait):
+            return None
+        iteration, _ = self._pending
+        self._pending = None
+        partial, final = self._partial(iteration), self._final(iteration)
+        if self._ranks.rank == 0:
             self._describe(partial)
-        self._barrier()
-        if self._is_first:
+        self._ranks.barrier()
+        checksums = self._checksums(partial)
+        if self._ranks.rank == 0:
+            text = json.dumps(dict(sorted(checksums.items())), indent=2) + "\n"
+            (partial / CHECKSUMS).write_text(text, "utf-8")
             atomic.publish(partial, final)
             atomic.write_text(self.path / TRACKER, f"{iteration}\n")
-            if self._keep:
-                for old in self._all()[: -self._keep]:
-                    atomic.remove(old)
-        self._barrier()
+            self._remove_old()
+        self._ranks.barrier()
         return final
 
-    def _all(self) -> list[Path]:
+    def newest_whole(self) -> Path | None:
+        """Returns the newest checkpoint whose files are all as they were written.
+
+        A damaged one is passed over with a warning.
+        """
+        for path in reversed(self.all()):
+            damage = self._damage(path)
+            if damage is None:
+                return path
+            log.warning("%s is damaged (%s): going back to an older checkpoint", path, damage)
+        if self.all():
+            raise TrainError(
+                f"every checkpoint in {self.path} is damaged",
+                "restore one from a copy, or choose another checkpoint.dir to start afresh",
+            )
+        return None
+
+    def all(self) -> list[Path]:
+        """Returns the checkpoints, oldest first."""
         if not self.path.is_dir():
             return []
         found = [entry for entry in self.path.iterdir() if _NAME.match(entry.name)]
-        return sorted(found, key=lambda entry: int(entry.name[5:]))
+        return sorted(found, key=_iteration)
+
+    def _final(self, iteration: int) -> Path:
+        return self.path / f"iter_{iteration:07d}"
+
+    def _partial(self, iteration: int) -> Path:
+        return self.path / f".iter_{iteration:07d}.partial"
+
+    def _checksums(self, directory: Path) -> dict[str, str]:
+        """Returns the SHA-256 of every file, each computed by one of the ranks."""
+        ours = {str(path.relative_to(directory)): sha256(path) for path in self._share(directory)}
+        return {name: value for part in self._ranks.gather(ours) for name, value in part.items()}
+
+    def _damage(self, directory: Path) -> str | None:
+        """Returns what is wrong with a checkpoint, the same on every rank, or None."""
+        expected = _read_checksums(directory / CHECKSUMS)
+        if expected is None:
+            return f"no readable {CHECKSUMS}"
+        found = self._checksums(directory)
+        for name, value in expected.items():
+            if name not in found:
+                return f"{name} is missing"
+            if found[name] != value:
+                return f"{name} has changed"
+        return None
+
+    def _share(self, directory: Path) -> Iterator[Path]:
+        """Yields this rank's share of a checkpoint's files."""
+        files = sorted(
+            path for path in directory.rglob("*") if path.is_file() and path.name != CHECKSUMS
+        )
+        yield from files[self._ranks.rank :: self._ranks.size]
+
+    def _remove_old(self) -> None:
+        if not self._keep:
+            return
+        for path in self.all()[: -self._keep]:
+            if not (self._keep_every and _iteration(path) % self._keep_every == 0):
+                atomic.remove(path)
+
+
+def _iteration(path: Path) -> int:
+    return int(path.name[5:])
+
+
+def _read_checksums(path: Path) -> dict[str, str] | None:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

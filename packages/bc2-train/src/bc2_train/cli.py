@@ -73,8 +73,7 @@ def _run(args: argparse.Namespace) -> int:
 
         if os.environ["RANK"] == "0":
             configuration.save(config, config_file)
-        train(config)
-        return 0
+        return train(config)
     configuration.save(config, config_file)
     rendezvous = Rendezvous(
         nnodes=args.nnodes,

@@ -40,12 +40,25 @@ class Data:
             ``_packed_..._document`` names for instruction data.
         seq_length: Tokens that a sample predicts.
         shuffle: Whether samples come in a random order, another in every epoch; false = file order.
+        blend: Further pretraining data: path prefixes with weights. `prefix` then has weight
+            `prefix_weight`; the weights are normalised.
+        prefix_weight: See `blend`.
+        split: Shares of the documents for training, validation and test, as in Megatron.
+        cross_document_attention: Whether pretraining attends, and predicts, across the borders of
+            documents, as Megatron does by default.
+        cache: Where megatron-core keeps index files; ``data-cache`` in the run directory where
+            null. A folder on a disk of each node works as well as a shared one.
     """
 
     kind: Literal["pretrain", "instruction"]
     prefix: str
     seq_length: int
     shuffle: bool = True
+    blend: dict[str, float] = field(default_factory=dict)
+    prefix_weight: float = 1.0
+    split: tuple[float, float, float] = (1.0, 0.0, 0.0)
+    cross_document_attention: bool = True
+    cache: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +81,10 @@ class Optimizer:
     Attributes:
         lr: Largest learning rate.
         min_lr: Learning rate at the end of a decaying schedule.
-        schedule: ``constant``, ``cosine`` or ``linear``.
+        schedule: ``constant``, ``cosine``, ``linear``, or ``wsd``: constant, then linear decay over
+            the last `decay` iterations.
         warmup: Iterations of linear warm-up.
+        decay: Iterations of the decay of ``wsd``.
         weight_decay: Decoupled decay; of matrices only, never of norm weights.
         betas: Decay rates of the two moment estimates.
         eps: Added to the root of the second moment.
@@ -78,8 +93,9 @@ class Optimizer:
 
     lr: float
     min_lr: float = 0.0
-    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    schedule: Literal["constant", "cosine", "linear", "wsd"] = "constant"
     warmup: int = 0
+    decay: int = 0
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
@@ -134,6 +150,8 @@ class Checkpoint:
         dir: Where they are; ``checkpoints`` in the run directory where null.
         interval: Iterations between two; the last iteration is always saved. 0 = only that.
         keep: How many of the newest stay; 0 = all.
+        keep_every: Checkpoints of iterations divisible by this stay besides; 0 = none.
+        asynchronous: Whether files are written in the background while training goes on.
         resume: ``auto`` takes up the newest whole checkpoint; ``never`` starts afresh and refuses a
             directory that holds checkpoints.
     """
@@ -141,7 +159,25 @@ class Checkpoint:
     dir: str | None = None
     interval: int = 0
     keep: int = 0
+    keep_every: int = 0
+    asynchronous: bool = False
     resume: Literal["auto", "never"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Evaluation while training.
+
+    Attributes:
+        interval: Iterations between two; 0 = never.
+        batches: Global batches of each, always the same ones.
+        prefix: Path prefix of data of the kind of `Data`; where null, the validation share of
+            ``data.split``.
+    """
+
+    interval: int = 0
+    batches: int = 10
+    prefix: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +206,7 @@ class RunConfig:
     precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     parallel: Parallel = field(default_factory=Parallel)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    evaluation: Evaluation = field(default_factory=Evaluation)
 
     def __post_init__(self) -> None:
         positive = {
@@ -185,6 +222,16 @@ class RunConfig:
         for key, value in positive.items():
             if value < 1:
                 raise TrainError(f"{key} is {value}, which must be at least 1")
+        if self.evaluation.interval and not (self.evaluation.prefix or self.data.split[1]):
+            raise TrainError(
+                "evaluation.interval is set, but there is no data to evaluate on",
+                "set evaluation.prefix, or a validation share in data.split",
+            )
+        if self.data.kind == "instruction" and (self.data.blend or self.data.split[1]):
+            raise TrainError(
+                "data.blend and data.split are about pretraining data",
+                "join instruction data with bc2-data merge, and give evaluation.prefix",
+            )
         if self.parallel.virtual_pipeline > 1 and self.parallel.pipeline == 1:
             raise TrainError(
                 "parallel.virtual_pipeline interleaves the chunks of a pipeline, but there is none",
@@ -200,6 +247,11 @@ class RunConfig:
     def run_dir(self) -> Path:
         """The run directory."""
         return Path(self.run.dir)
+
+    @property
+    def data_cache(self) -> Path:
+        """The folder of megatron-core's index files."""
+        return Path(self.data.cache) if self.data.cache else self.run_dir / "data-cache"
 
     @property
     def checkpoint_dir(self) -> Path:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bc2_train.errors import TrainError
+from bc2_train.stop import EXIT_STATUS
 
 GRACE_SECONDS = 10.0
 """How long processes may take to end by themselves after one of them has failed."""
@@ -39,6 +39,8 @@ class Rendezvous:
 def launch(config_file: Path, run_dir: Path, processes: int, rendezvous: Rendezvous) -> int:
     """Runs the workers of this host to their end and returns an exit status.
 
+    That is 0 where the run reached its end, `stop.EXIT_STATUS` where it saved and ended early.
+
     The first rank of the host writes to the terminal, every other to ``logs/rank_N.txt``.
 
     Args:
@@ -52,7 +54,7 @@ def launch(config_file: Path, run_dir: Path, processes: int, rendezvous: Rendezv
     port = rendezvous.master_port or _free_port()
     first = rendezvous.node_rank * processes
     workers: dict[int, subprocess.Popen[bytes]] = {}
-    with contextlib.ExitStack() as stack, _terminating_on_signal(workers):
+    with contextlib.ExitStack() as stack, _passing_on_signals(workers):
         for local_rank in range(processes):
             rank = first + local_rank
             environment = {
@@ -78,7 +80,7 @@ def launch(config_file: Path, run_dir: Path, processes: int, rendezvous: Rendezv
             )
         failed = _wait(workers)
     if failed is None:
-        return 0
+        return max(worker.returncode for worker in workers.values())
     status = workers[failed].returncode
     if failed != first:
         _show_failure(failed, status, _log_file(logs, failed))
@@ -97,7 +99,7 @@ def _wait(workers: dict[int, subprocess.Popen[bytes]]) -> int | None:
     deadline = 0.0
     while any(worker.poll() is None for worker in workers.values()):
         if failed is None:
-            failed = next((rank for rank, w in workers.items() if w.poll()), None)
+            failed = next((rank for rank, w in workers.items() if _has_failed(w)), None)
             deadline = time.monotonic() + GRACE_SECONDS
         elif time.monotonic() > deadline:
             _end(workers)
@@ -106,9 +108,13 @@ def _wait(workers: dict[int, subprocess.Popen[bytes]]) -> int | None:
     for worker in workers.values():
         worker.wait()
     if failed is None:
-        failed = next((rank for rank, w in workers.items() if w.returncode), None)
+        failed = next((rank for rank, w in workers.items() if _has_failed(w)), None)
     first = min(workers)
     return first if failed is not None and workers[first].returncode > 0 else failed
+
+
+def _has_failed(worker: subprocess.Popen[bytes]) -> bool:
+    return worker.poll() not in (None, 0, EXIT_STATUS)
 
 
 def _end(workers: dict[int, subprocess.Popen[bytes]]) -> None:
@@ -122,13 +128,14 @@ def _end(workers: dict[int, subprocess.Popen[bytes]]) -> None:
 
 
 @contextlib.contextmanager
-def _terminating_on_signal(workers: dict[int, subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Ends the workers with this process, so that none is left behind."""
+def _passing_on_signals(workers: dict[int, subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Hands SIGTERM on to the workers, which save and end; on an error here, ends them."""
 
-    def interrupt(number: int, frame: object) -> None:
-        raise TrainError(f"ended by {signal.Signals(number).name}")
+    def pass_on(number: int, frame: object) -> None:
+        for worker in workers.values():
+            worker.send_signal(number)
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = signal.signal(signal.SIGTERM, pass_on)
     try:
         yield
     except BaseException:

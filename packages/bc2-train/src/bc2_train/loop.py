@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -15,8 +16,10 @@ from bc2_train.config import RunConfig
 from bc2_train.data import BatchLoader
 from bc2_train.engines.base import Engine, Progress
 from bc2_train.errors import TrainError
-from bc2_train.metrics import StepMetrics, log_line, measure
+from bc2_train.metrics import Evaluation, StepMetrics, log_line, measure
+from bc2_train.ranks import Ranks
 from bc2_train.schedule import learning_rate
+from bc2_train.stop import Preempted, StopRequest
 
 log = logging.getLogger(__name__)
 
@@ -29,83 +32,146 @@ class Trainer:
         config: The run.
         model: Dimensions.
         engine: Computes the steps.
-        loader: Gives the micro batches.
+        loader: Gives the micro batches of training.
+        evaluation: Gives those of evaluation; None without.
         checkpoints: Where state is saved.
+        ranks: The processes of the run.
         device: This process's device.
-        devices: Of the whole job.
+        stop: Whether the run was asked to end.
     """
 
     config: RunConfig
     model: ModelConfig
     engine: Engine
     loader: BatchLoader
+    evaluation: BatchLoader | None
     checkpoints: CheckpointFolder
+    ranks: Ranks
     device: torch.device
-    devices: int
+    stop: StopRequest
 
     def resume(self) -> Progress:
-        """Takes up the newest checkpoint where there is one and that is allowed.
+        """Takes up the newest whole checkpoint where there is one and that is allowed.
 
         Raises:
             TrainError: There is one, but the run was told to start afresh.
         """
-        newest = self.checkpoints.newest()
-        if newest is None:
-            return Progress()
-        if self.config.checkpoint.resume == "never":
+        if self.config.checkpoint.resume == "never" and self.checkpoints.all():
             raise TrainError(
                 f"{self.checkpoints.path} holds checkpoints, and checkpoint.resume is never",
                 "choose another run.dir, or set checkpoint.resume to auto",
             )
+        newest = self.checkpoints.newest_whole()
+        if newest is None:
+            return Progress()
         progress = self.engine.load(newest)
         log.info("resumed from %s, iteration %d", newest, progress.iteration)
         return progress
 
-    def run(self, progress: Progress, report: Callable[[StepMetrics], None]) -> Progress:
+    def run(self, progress: Progress, report: Callable[[StepMetrics | Evaluation], None]) -> None:
         """Trains to the last iteration.
 
         Args:
             progress: Where to go on.
-            report: Called after each step.
-        """
-        config = self.config
-        while progress.iteration < config.train.iterations:
-            started = time.perf_counter()
-            iteration = progress.iteration + 1
-            rate = learning_rate(config.optimizer, iteration, config.train.iterations)
-            result = self.engine.train_step(self.loader.step(progress.iteration), rate)
-            samples = config.batch.global_
-            progress = Progress(
-                iteration=iteration,
-                consumed_samples=progress.consumed_samples + samples,
-                consumed_tokens=progress.consumed_tokens + samples * config.data.seq_length,
-                skipped=progress.skipped + result.skipped,
-            )
-            metrics = measure(
-                config,
-                self.model,
-                result=result,
-                progress=progress,
-                learning_rate=rate,
-                step_time=time.perf_counter() - started,
-                devices=self.devices,
-                device=self.device,
-            )
-            log.info("%s", log_line(config, metrics, result.loss_scale))
-            report(metrics)
-            if self._saves(iteration):
-                self._save(progress)
-        return progress
+            report: Called after each step and each evaluation.
 
-    def _saves(self, iteration: int) -> bool:
-        interval = self.config.checkpoint.interval
-        last = iteration == self.config.train.iterations
-        return last or (interval > 0 and iteration % interval == 0)
+        Raises:
+            Preempted: The run was asked to end, and has saved.
+            TrainError: Too many steps in a row had to be left out.
+        """
+        skipped_in_a_row = 0
+        last = self.config.train.iterations
+        while progress.iteration < last:
+            progress, metrics = self._step(progress)
+            report(metrics)
+            skipped = not math.isfinite(metrics.grad_norm)
+            skipped_in_a_row = skipped_in_a_row + 1 if skipped else 0
+            self._check_skipped(skipped_in_a_row)
+            if _due(self.config.evaluation.interval, progress.iteration):
+                report(self._evaluate(progress.iteration))
+            stopping = self.ranks.any(self.stop.requested)
+            at_end = progress.iteration == last
+            if stopping or at_end or _due(self.config.checkpoint.interval, progress.iteration):
+                self._save(progress)
+            self._finish_save(wait=stopping)
+            if stopping and not at_end:
+                raise Preempted(f"ended at iteration {progress.iteration}")
+        self._finish_save(wait=True)
+
+    def _step(self, progress: Progress) -> tuple[Progress, StepMetrics]:
+        config = self.config
+        started = time.perf_counter()
+        iteration = progress.iteration + 1
+        rate = learning_rate(config.optimizer, iteration, config.train.iterations)
+        # Whatever draws random numbers in a step draws the same ones after a resume.
+        torch.manual_seed(config.train.seed + iteration)
+        result = self.engine.train_step(self.loader.step(progress.iteration), rate)
+        samples = config.batch.global_
+        progress = replace(
+            progress,
+            iteration=iteration,
+            consumed_samples=progress.consumed_samples + samples,
+            consumed_tokens=progress.consumed_tokens + samples * config.data.seq_length,
+            skipped=progress.skipped + result.skipped,
+        )
+        metrics = measure(
+            config,
+            self.model,
+            result=result,
+            progress=progress,
+            learning_rate=rate,
+            step_time=time.perf_counter() - started,
+            devices=self.ranks.size,
+            device=self.device,
+        )
+        log.info("%s", log_line(config, metrics, result.loss_scale))
+        return progress, metrics
+
+    def _evaluate(self, iteration: int) -> Evaluation:
+        """Returns the mean loss over the first batches of the evaluation data."""
+        assert self.evaluation is not None  # an interval comes with data, see `preflight`
+        total, tokens = 0.0, 0
+        for step in range(self.config.evaluation.batches):
+            result = self.engine.evaluate(self.evaluation.step(step))
+            total += result.loss * result.tokens
+            tokens += result.tokens
+        evaluation = Evaluation(iteration=iteration, loss=total / max(tokens, 1), tokens=tokens)
+        log.info(
+            " validation loss at iteration %d | lm loss value: %.6E | lm loss PPL: %.6E |",
+            iteration,
+            evaluation.loss,
+            evaluation.perplexity,
+        )
+        return evaluation
+
+    def _check_skipped(self, skipped_in_a_row: int) -> None:
+        if skipped_in_a_row <= self.config.train.most_skipped:
+            return
+        self._finish_save(wait=True)
+        saved = self.checkpoints.all()
+        raise TrainError(
+            f"{skipped_in_a_row} steps in a row had a gradient that is not finite; "
+            f"the last good checkpoint is {saved[-1] if saved else 'none'}",
+            "lower optimizer.lr, look at the data near this step, or choose precision bfloat16",
+        )
 
     def _save(self, progress: Progress) -> None:
         started = time.perf_counter()
-        path = self.checkpoints.save(
+        self.checkpoints.save(
             progress.iteration,
             lambda directory: self.engine.save(directory, progress),
         )
-        log.info("saved %s in %.1f s", path, time.perf_counter() - started)
+        log.info(
+            "saving the checkpoint of iteration %d stopped training for %.1f s",
+            progress.iteration,
+            time.perf_counter() - started,
+        )
+
+    def _finish_save(self, *, wait: bool) -> None:
+        path = self.checkpoints.finish(wait=wait)
+        if path is not None:
+            log.info("saved %s", path)
+
+
+def _due(interval: int, iteration: int) -> bool:
+    return interval > 0 and iteration % interval == 0

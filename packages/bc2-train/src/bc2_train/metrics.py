@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
+import math
 import resource
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TextIO
 
 import torch
 
@@ -16,8 +17,6 @@ from bc2_data.vocab import padded_vocab_size
 from bc2_train import throughput
 from bc2_train.config import RunConfig
 from bc2_train.engines.base import Progress, StepResult
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +50,26 @@ class StepMetrics:
     consumed_tokens: int
     skipped: int
     memory: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One line of evaluations.jsonl.
+
+    Attributes:
+        iteration: Completed training steps.
+        loss: Mean cross entropy over the trained tokens of the evaluation batches, in nats.
+        tokens: These tokens.
+    """
+
+    iteration: int
+    loss: float
+    tokens: int
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss), as far as a float holds it."""
+        return math.exp(min(self.loss, 700.0))
 
 
 def measure(
@@ -115,22 +134,19 @@ def log_line(config: RunConfig, metrics: StepMetrics, loss_scale: float) -> str:
 
 
 class MetricsWriter:
-    """Appends each step to metrics.jsonl and to TensorBoard's event file.
+    """Appends to metrics.jsonl, evaluations.jsonl and TensorBoard's event file.
 
     Args:
         run_dir: The run directory.
-        iteration: Last completed iteration: steps beyond it, which an earlier process took after
-            its last checkpoint, are dropped from the file, since they will be taken again.
+        iteration: Last completed iteration: lines beyond it, which an earlier process wrote after
+            its last checkpoint, are dropped, since these steps will be taken again.
     """
 
     def __init__(self, run_dir: Path, iteration: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        path = run_dir / "metrics.jsonl"
-        kept = _lines_up_to(path, iteration)
-        self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
-        self._file.writelines(kept)
-        self._file.flush()
+        self._steps = _reopen(run_dir / "metrics.jsonl", iteration)
+        self._evaluations = _reopen(run_dir / "evaluations.jsonl", iteration)
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=iteration + 1)
 
     def __enter__(self) -> MetricsWriter:
@@ -142,20 +158,41 @@ class MetricsWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        self._steps.close()
+        self._evaluations.close()
         self._board.close()
 
-    def write(self, metrics: StepMetrics) -> None:
-        """Writes one step; a reader sees whole lines only."""
-        self._file.write(json.dumps(asdict(metrics)) + "\n")
-        self._file.flush()
-        for tag, value in (
-            ("lm-loss-training/lm loss", metrics.loss),
-            ("grad-norm/grad-norm", metrics.grad_norm),
-            ("learning-rate/learning-rate", metrics.lr),
-            ("iteration-time/iteration-time", metrics.step_time),
-        ):
+    def write(self, metrics: StepMetrics | Evaluation) -> None:
+        """Writes one step or evaluation; a reader sees whole lines only."""
+        file = self._steps if isinstance(metrics, StepMetrics) else self._evaluations
+        file.write(json.dumps(asdict(metrics)) + "\n")
+        file.flush()
+        for tag, value in _scalars(metrics):
             self._board.add_scalar(tag, value, metrics.iteration)
+
+
+def _scalars(metrics: StepMetrics | Evaluation) -> list[tuple[str, float]]:
+    """Returns what TensorBoard shows, under the names that AscendSpeed and Megatron give it."""
+    if isinstance(metrics, Evaluation):
+        return [
+            ("lm-loss-validation/lm loss validation", metrics.loss),
+            ("lm-loss-validation/lm loss validation ppl", metrics.perplexity),
+        ]
+    return [
+        ("lm-loss-training/lm loss", metrics.loss),
+        ("grad-norm/grad-norm", metrics.grad_norm),
+        ("learning-rate/learning-rate", metrics.lr),
+        ("iteration-time/iteration-time", metrics.step_time),
+    ]
+
+
+def _reopen(path: Path, iteration: int) -> TextIO:
+    """Opens a file for appending, without its lines beyond an iteration."""
+    kept = _lines_up_to(path, iteration)
+    file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - the writer closes it
+    file.writelines(kept)
+    file.flush()
+    return file
 
 
 def _lines_up_to(path: Path, iteration: int) -> list[str]:

@@ -11,7 +11,8 @@ def learning_rate(optimizer: Optimizer, iteration: int, iterations: int) -> floa
     """Returns the learning rate of one step.
 
     Warm-up rises linearly to ``lr``, which its last iteration reaches; a decaying schedule then
-    falls to ``min_lr``, which the last iteration of the run reaches.
+    falls to ``min_lr``, which the last iteration of the run reaches. ``wsd`` (warm-up, stable,
+    decay; Hu et al., "MiniCPM", 2024) falls only in the last ``decay`` iterations.
 
     Args:
         optimizer: Learning rates, schedule and warm-up.
@@ -22,7 +23,10 @@ def learning_rate(optimizer: Optimizer, iteration: int, iterations: int) -> floa
         return optimizer.lr * iteration / optimizer.warmup
     if optimizer.schedule == "constant":
         return optimizer.lr
-    progress = (iteration - optimizer.warmup) / max(iterations - optimizer.warmup, 1)
+    begin = optimizer.warmup
+    if optimizer.schedule == "wsd":
+        begin = max(begin, iterations - optimizer.decay)
+    progress = max(iteration - begin, 0) / max(iterations - begin, 1)
     share = 1 - progress
     if optimizer.schedule == "cosine":
         share = (1 + math.cos(math.pi * progress)) / 2

@@ -23,8 +23,8 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """Returns a dataclass instance with values from a nested dictionary.
 
     Args:
-        cls: A dataclass whose fields are of type bool, int, float, str, Literal, a tuple of floats,
-            one of these or None, or another such dataclass.
+        cls: A dataclass whose fields are of type bool, int, float, str, Literal, a tuple or
+            dict of these, one of these or None, or another such dataclass.
         values: Keys and values, nested as the dataclasses are.
         where: The key under which `values` stands, for errors.
 
@@ -78,6 +78,14 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
             return None
         (hint,) = (option for option in typing.get_args(hint) if option is not types.NoneType)
         return _convert(hint, value, name)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise TrainError(f"{name} is {value!r}, not a group of keys")
+        key_type, value_type = typing.get_args(hint)
+        return {
+            _convert(key_type, key, name): _convert(value_type, entry, f"{name}.{key}")
+            for key, entry in value.items()
+        }
     if origin is typing.Literal:
         choices = typing.get_args(hint)
         if value not in choices:

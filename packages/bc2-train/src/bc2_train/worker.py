@@ -7,6 +7,7 @@ WORLD_SIZE, MASTER_ADDR, MASTER_PORT.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import logging
 import os
@@ -28,10 +29,14 @@ from bc2_train import config as configuration
 from bc2_train.config import RunConfig
 from bc2_train.errors import TrainError
 
+log = logging.getLogger(__name__)
+
 if TYPE_CHECKING:
     import torch
 
     from bc2_ckpt.formats.protocol import CheckpointReader
+    from bc2_train.data import BatchLoader
+    from bc2_train.data.sample import Dataset
     from bc2_train.loop import Trainer
 
 
@@ -44,9 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(parser, argv)
 
 
-def _run(args: argparse.Namespace) -> None:
+def _run(args: argparse.Namespace) -> int:
     threading.Thread(target=_end_with_launcher, daemon=True).start()
-    train(configuration.load(str(args.config)))
+    return train(configuration.load(str(args.config)))
 
 
 def _end_with_launcher() -> None:
@@ -55,8 +60,11 @@ def _end_with_launcher() -> None:
     os._exit(1)
 
 
-def train(config: RunConfig) -> None:
+def train(config: RunConfig) -> int:
     """Trains in this process, which is one of WORLD_SIZE.
+
+    Returns:
+        0 where the run reached its end, `stop.EXIT_STATUS` where it saved and ended early.
 
     Raises:
         Bc2Error: The configuration does not fit the processes, the data or the checkpoint.
@@ -69,6 +77,7 @@ def train(config: RunConfig) -> None:
 
     from bc2_train import layout, runtime
     from bc2_train.metrics import MetricsWriter
+    from bc2_train.stop import EXIT_STATUS, Preempted
 
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     _configure_logging(config, rank)
@@ -79,59 +88,69 @@ def train(config: RunConfig) -> None:
 
     trainer = _trainer(config, model, device)
     progress = trainer.resume()
-    if rank == 0:
-        with MetricsWriter(config.run_dir, progress.iteration) as writer:
-            trainer.run(progress, writer.write)
-    else:
-        trainer.run(progress, lambda metrics: None)
+    writer = MetricsWriter(config.run_dir, progress.iteration) if rank == 0 else None
+    with writer or contextlib.nullcontext():
+        try:
+            trainer.run(progress, writer.write if writer else lambda metrics: None)
+            status = 0
+        except Preempted as preempted:
+            log.info("%s: the same command goes on from there", preempted)
+            status = EXIT_STATUS
     dist.destroy_process_group()
+    return status
 
 
 def _trainer(config: RunConfig, model: ModelConfig, device: torch.device) -> Trainer:
-    import torch.distributed as dist
-
     from bc2_model.weights import RandomWeights
     from bc2_train.checkpoints import CheckpointFolder
-    from bc2_train.data import BatchLoader, build_dataset
+    from bc2_train.data import BatchLoader, build_datasets
     from bc2_train.engines.megatron import MegatronEngine
     from bc2_train.loop import Trainer
+    from bc2_train.ranks import DistributedRanks
+    from bc2_train.stop import StopRequest
 
     initial = _initial_checkpoint(config, model)
     weights = initial or RandomWeights(model, config.train.seed)
     engine = MegatronEngine(config, model, weights, device)
-    loader = BatchLoader(
-        build_dataset(config),
-        micro=config.batch.micro,
-        global_=config.batch.global_,
-        rank=engine.data_parallel_rank,
-        size=engine.data_parallel_size,
-        # megatron-core's dataset, which pretraining shuffles with, has shuffled already.
-        shuffle=config.data.shuffle and config.data.kind == "instruction",
-        seed=config.train.seed,
-        vocab_size=model.vocab_size,
-        device=device,
-    )
+    ranks = DistributedRanks(device)
+
+    def loader(dataset: Dataset, shuffle: bool) -> BatchLoader:
+        return BatchLoader(
+            dataset,
+            micro=config.batch.micro,
+            global_=config.batch.global_,
+            rank=engine.data_parallel_rank,
+            size=engine.data_parallel_size,
+            shuffle=shuffle,
+            seed=config.train.seed,
+            vocab_size=model.vocab_size,
+            device=device,
+        )
 
     def describe(directory: Path) -> None:
         write_json(directory / "config.json", model.to_hf())
         folder = Path(config.model.config)
         carry(initial.beside if initial else lambda name: _existing(folder / name), directory)
 
-    checkpoints = CheckpointFolder(
-        config.checkpoint_dir,
-        keep=config.checkpoint.keep,
-        describe=describe,
-        is_first=dist.get_rank() == 0,
-        barrier=dist.barrier,
-    )
+    training, evaluation = build_datasets(config)
+    # megatron-core's dataset, which pretraining shuffles with, has shuffled already.
+    shuffle = config.data.shuffle and config.data.kind == "instruction"
     return Trainer(
         config=config,
         model=model,
         engine=engine,
-        loader=loader,
-        checkpoints=checkpoints,
+        loader=loader(training, shuffle),
+        evaluation=None if evaluation is None else loader(evaluation, shuffle=False),
+        checkpoints=CheckpointFolder(
+            config.checkpoint_dir,
+            keep=config.checkpoint.keep,
+            keep_every=config.checkpoint.keep_every,
+            describe=describe,
+            ranks=ranks,
+        ),
+        ranks=ranks,
         device=device,
-        devices=dist.get_world_size(),
+        stop=StopRequest(),
     )
 
 

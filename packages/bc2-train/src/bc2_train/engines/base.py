@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from bc2_train.checkpoints import PendingSave
 from bc2_train.data import Batch
 
 
@@ -27,6 +28,19 @@ class StepResult:
     tokens: int
     skipped: bool
     loss_scale: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """The loss of one global batch, the same on every rank.
+
+    Attributes:
+        loss: Mean cross entropy over the trained tokens, in nats.
+        tokens: Trained tokens.
+    """
+
+    loss: float
+    tokens: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +75,15 @@ class Engine(Protocol):
         """
         ...
 
-    def save(self, directory: Path, progress: Progress) -> None:
-        """Writes parameters, optimizer state and progress into an empty directory."""
+    def evaluate(self, batches: Sequence[Batch]) -> EvaluationResult:
+        """Computes the loss of the micro batches of this data-parallel rank, without a step."""
+        ...
+
+    def save(self, directory: Path, progress: Progress) -> PendingSave:
+        """Writes parameters, optimizer state and progress into an empty directory.
+
+        The state is that of now, also where the files are written later, in the background.
+        """
         ...
 
     def load(self, directory: Path) -> Progress:

@@ -3,9 +3,9 @@
 megatron-core asks ``torch.cuda`` for the current device, synchronises streams, draws random
 numbers from the CUDA generator and creates its scalars with ``device="cuda"``. `install` gives the
 modules below ``megatron.core``, and no others, a ``torch`` whose ``cuda`` and factory functions
-mean the CPU. Two functions are replaced where they are: ``torch.Tensor.type``, whose answer
-megatron-core compares with ``torch.cuda.FloatTensor``, and megatron-core's setter of the CUDA
-generator, which is written on private functions of torch.
+mean the CPU. Three functions are replaced where they are: ``torch.Tensor.type`` and ``.cuda``, for
+calls from megatron-core alone, which compares types with ``torch.cuda.FloatTensor``; and
+megatron-core's setter of the CUDA generator, which is written on private functions of torch.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from bc2_train.errors import TrainError
 TESTED_MEGATRON = ("0.16.1",)
 
 _CPU = torch.device("cpu")
+_TYPE_NAMES = {torch.float32: "Float", torch.float16: "Half", torch.bfloat16: "BFloat16"}
 _FACTORIES = ("arange", "empty", "full", "ones", "rand", "randn", "tensor", "zeros")
 
 # Everything of megatron-core that training reaches: what is imported later keeps the real torch.
@@ -63,7 +64,9 @@ def install() -> torch.device:
     for name, module in list(sys.modules.items()):
         if name.startswith("megatron.core"):
             _rebind(module, cpu_torch)
-    torch.Tensor.type = _cuda_type(torch.Tensor.type)  # type: ignore[method-assign]
+    tensor: Any = torch.Tensor
+    tensor.type = _for_megatron(tensor.type, _cuda_type)
+    tensor.cuda = _for_megatron(tensor.cuda, _stay)
     random = sys.modules["megatron.core.tensor_parallel.random"]
     random._set_cuda_rng_state = _set_rng_state  # type: ignore[attr-defined]
     return _CPU
@@ -128,18 +131,26 @@ def _on_cpu(factory: Callable[..., Any]) -> Callable[..., Any]:
     return create
 
 
-def _cuda_type(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes ``tensor.type()`` answer ``torch.cuda.FloatTensor`` for megatron-core alone."""
+def _for_megatron(original: Callable[..., Any], adapted: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a method that is `adapted` where megatron-core calls it, else `original`."""
 
     @functools.wraps(original)
-    def type_of(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        answer = original(tensor, *args, **kwargs)
+    def method(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         caller = sys._getframe(1).f_globals.get("__name__", "")
-        if isinstance(answer, str) and caller.startswith("megatron.core"):
-            return answer.replace("torch.", "torch.cuda.", 1)
-        return answer
+        chosen = adapted if caller.startswith("megatron.core") else original
+        return chosen(tensor, *args, **kwargs)
 
-    return type_of
+    return method
+
+
+def _cuda_type(tensor: torch.Tensor) -> str:
+    """Returns such as ``torch.cuda.FloatTensor``."""
+    return f"torch.cuda.{_TYPE_NAMES[tensor.dtype]}Tensor"
+
+
+def _stay(tensor: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    """Returns the tensor: it is on the device already."""
+    return tensor
 
 
 def _get_rng_state(device: Any = None) -> torch.Tensor:

@@ -22,6 +22,18 @@ from bc2_train.config import RunConfig
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+_RECOMPUTE: dict[str, dict[str, Any]] = {
+    "none": {},
+    # Attention keeps little on our flash kernels; the wide activations of the MLP are what fills
+    # the memory.
+    "selective": {"recompute_granularity": "selective", "recompute_modules": ["core_attn", "mlp"]},
+    "full": {
+        "recompute_granularity": "full",
+        "recompute_method": "uniform",
+        "recompute_num_layers": 1,
+    },
+}
+
 
 def process_groups(config: RunConfig) -> None:
     """Divides the processes into tensor, pipeline, context and data-parallel groups."""
@@ -61,20 +73,6 @@ def model(
 
 def _transformer_config(config: RunConfig, dimensions: ModelConfig) -> Baichuan2TransformerConfig:
     parallel, dtype = config.parallel, DTYPES[config.precision]
-    recompute: dict[str, Any] = {
-        "none": {},
-        # Attention keeps little on our flash kernels; the wide activations of the MLP are what
-        # fills the memory.
-        "selective": {
-            "recompute_granularity": "selective",
-            "recompute_modules": ["core_attn", "mlp"],
-        },
-        "full": {
-            "recompute_granularity": "full",
-            "recompute_method": "uniform",
-            "recompute_num_layers": 1,
-        },
-    }[config.train.recompute]
     return Baichuan2TransformerConfig.create(
         dimensions,
         tensor_model_parallel_size=parallel.tensor,
@@ -95,7 +93,7 @@ def _transformer_config(config: RunConfig, dimensions: ModelConfig) -> Baichuan2
         use_cpu_initialization=True,
         # The loss is a mean over the trained tokens of the global batch, not of each micro batch.
         calculate_per_token_loss=True,
-        **recompute,
+        **_RECOMPUTE[config.train.recompute],
     )
 
 

@@ -8,18 +8,25 @@ from typing import Any
 
 import torch
 from megatron.core import dist_checkpointing
+from megatron.core.dist_checkpointing.strategies.async_utils import AsyncCallsQueue
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.transformer.utils import ensure_metadata_has_dp_cp_group
 
 from bc2_ckpt.formats.torch_dist.vetting import vet
 from bc2_model.megatron import Baichuan2Model
+from bc2_train.checkpoints import PendingSave
 from bc2_train.engines.base import Progress
 from bc2_train.engines.megatron import fixes
 
 
 def save(
-    directory: Path, chunks: list[Baichuan2Model], optimizer: MegatronOptimizer, progress: Progress
-) -> None:
+    directory: Path,
+    chunks: list[Baichuan2Model],
+    optimizer: MegatronOptimizer,
+    progress: Progress,
+    *,
+    asynchronous: bool,
+) -> PendingSave:
     """Writes parameters, optimizer state and progress; every rank takes part.
 
     Args:
@@ -27,10 +34,42 @@ def save(
         chunks: This rank's model chunks.
         optimizer: Over these chunks.
         progress: Saved beside them.
+        asynchronous: Whether a forked process writes the files while training goes on; it has the
+            tensors as they are now.
     """
     state = _sharded_state(chunks, optimizer, is_loading=False)
     state.update(dataclasses.asdict(progress))
-    dist_checkpointing.save(state, str(directory), sharded_strategy=("torch_dist", 1))
+    request = dist_checkpointing.save(
+        state,
+        str(directory),
+        sharded_strategy=("torch_dist", 1),
+        async_sharded_save=asynchronous,
+    )
+    return Written() if request is None else BackgroundSave(request)
+
+
+class Written:
+    """A save that was done before training went on."""
+
+    def done(self, *, wait: bool) -> bool:
+        """Returns True."""
+        return True
+
+
+class BackgroundSave:
+    """A save that megatron-core's background process carries out.
+
+    Args:
+        request: What ``dist_checkpointing.save`` returned.
+    """
+
+    def __init__(self, request: Any) -> None:
+        self._queue = AsyncCallsQueue()
+        self._queue.schedule_async_request(request)
+
+    def done(self, *, wait: bool) -> bool:
+        """Returns whether all ranks have written; see `PendingSave.done`."""
+        return bool(self._queue.maybe_finalize_async_calls(blocking=wait))
 
 
 def load(directory: Path, chunks: list[Baichuan2Model], optimizer: MegatronOptimizer) -> Progress:

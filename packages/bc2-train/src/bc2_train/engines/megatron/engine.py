@@ -15,9 +15,10 @@ from megatron.core.pipeline_parallel.schedules import get_forward_backward_func
 from bc2_ckpt.config import ModelConfig
 from bc2_model.megatron.context_parallel import local_part
 from bc2_model.weights import WeightSource
+from bc2_train.checkpoints import PendingSave
 from bc2_train.config import RunConfig
 from bc2_train.data import Batch
-from bc2_train.engines.base import Progress, StepResult
+from bc2_train.engines.base import EvaluationResult, Progress, StepResult
 from bc2_train.engines.megatron import build, checkpoint
 
 
@@ -55,24 +56,38 @@ class MegatronEngine:
         for chunk in self.wrapped:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
-        losses = self._forward_backward(
+        losses = self._compute(batches, forward_only=False)
+        grad_norm = self._update(learning_rate)
+        mean = self._mean_loss(losses)
+        return StepResult(
+            loss=mean.loss,
+            grad_norm=grad_norm,
+            tokens=mean.tokens,
+            skipped=not math.isfinite(grad_norm),
+            loss_scale=float(self.optimizer.get_loss_scale()),
+        )
+
+    def evaluate(self, batches: Sequence[Batch]) -> EvaluationResult:
+        """Computes the loss alone; see `Engine.evaluate`."""
+        for chunk in self.wrapped:
+            chunk.eval()
+        with torch.no_grad():
+            losses = self._compute(batches, forward_only=True)
+        for chunk in self.wrapped:
+            chunk.train()
+        return self._mean_loss(losses)
+
+    def _compute(self, batches: Sequence[Batch], forward_only: bool) -> list[dict[str, Any]]:
+        losses: list[dict[str, Any]] = self._forward_backward(
             forward_step_func=_forward_step,
             data_iterator=self._iterators(batches),
             model=self.wrapped,
             num_microbatches=len(batches),
             seq_length=self.config.data.seq_length,
             micro_batch_size=self.config.batch.micro,
-            forward_only=False,
+            forward_only=forward_only,
         )
-        grad_norm = self._update(learning_rate)
-        total, tokens = self._sum_losses(losses)
-        return StepResult(
-            loss=total / tokens if tokens else 0.0,
-            grad_norm=grad_norm,
-            tokens=int(tokens),
-            skipped=not math.isfinite(grad_norm),
-            loss_scale=float(self.optimizer.get_loss_scale()),
-        )
+        return losses
 
     @torch.no_grad()
     def _update(self, learning_rate: float) -> float:
@@ -103,18 +118,24 @@ class MegatronEngine:
             return iter(batches)
         return [iter(batches) for _ in self.wrapped]
 
-    def save(self, directory: Path, progress: Progress) -> None:
+    def save(self, directory: Path, progress: Progress) -> PendingSave:
         """Writes a distributed checkpoint; see `Engine.save`."""
-        checkpoint.save(directory, self.chunks, self.optimizer, progress)
+        return checkpoint.save(
+            directory,
+            self.chunks,
+            self.optimizer,
+            progress,
+            asynchronous=self.config.checkpoint.asynchronous,
+        )
 
     def load(self, directory: Path) -> Progress:
         """Reads a distributed checkpoint; see `Engine.load`."""
         return checkpoint.load(directory, self.chunks, self.optimizer)
 
-    def _sum_losses(self, losses: list[dict[str, torch.Tensor]]) -> tuple[float, float]:
-        """Returns the loss summed over the trained tokens of the global batch, and their number.
+    def _mean_loss(self, losses: list[dict[str, torch.Tensor]]) -> EvaluationResult:
+        """Returns the mean loss over the trained tokens of the global batch.
 
-        Only the last pipeline stage has losses; every rank gets the sums.
+        Only the last pipeline stage has losses; every rank gets the mean.
         """
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         for loss in losses:
@@ -127,7 +148,7 @@ class MegatronEngine:
                 sums, group=parallel_state.get_pipeline_model_parallel_group()
             )
         total, tokens = sums.tolist()
-        return total, tokens
+        return EvaluationResult(loss=total / max(tokens, 1), tokens=int(tokens))
 
 
 def _forward_step(batches: Iterator[Batch], model: Any) -> tuple[torch.Tensor, Any]:
