@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ def write_instruction_rows(prefix: Path, tokens: torch.Tensor) -> None:
     rows = list(tokens.numpy().astype(np.int32))
     ones = [np.ones_like(row) for row in rows]
     for key, arrays in (("input_ids", rows), ("labels", rows), ("attention_mask", ones)):
-        name = Path(f"{prefix}_packed_{key}_document")
-        with IndexedWriter(bin_path(name), idx_path(name)) as writer:
-            writer.add(arrays)
+        write_dataset(Path(f"{prefix}_packed_{key}_document"), arrays)
+
+
+def write_dataset(prefix: Path, rows: Sequence[np.ndarray]) -> None:
+    """Writes rows of int32 ids as one IndexedDataset."""
+    with IndexedWriter(bin_path(prefix), idx_path(prefix)) as writer:
+        writer.add(rows)
 
 
 def run_values(

@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from bc2_data.errors import Bc2Error, nearest
@@ -62,7 +62,7 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.set_defaults(run=run)
+    parser.set_defaults(carry_out=run)
     return parser
 
 
@@ -77,6 +77,19 @@ def one_of(known: Sequence[str]) -> Callable[[str], str]:
     return convert
 
 
+def positive(text: str) -> int:
+    """An argparse type: an integer of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not positive")
+    return number
+
+
+def show(lines: Iterable[str]) -> None:
+    """Writes the lines of a command's answer on stdout."""
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+
+
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     """Parses the arguments, carries the subcommand out and returns the exit status.
 
@@ -85,41 +98,51 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         argv: The arguments; None for those of the process.
     """
     args = parser.parse_args(argv)
-    if not hasattr(args, "run"):
+    if not hasattr(args, "carry_out"):
         parser.print_help()
         return 2
     try:
-        return args.run(args) or 0
+        return args.carry_out(args) or 0
     except Bc2Error as error:
         _show_traceback(args)
-        print_error(error.message, error.hint)
+        print_error(error.message, error.hint, error)
         return error.exit_status
     except BrokenPipeError:
         # The reader went away (`| head`): that is no error, but the interpreter would
         # complain once more when it flushes stdout on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        print_error("interrupted", "")
+    except KeyboardInterrupt as interrupt:
+        print_error("interrupted", "", interrupt)
         return 130
     except OSError as error:
         _show_traceback(args)
-        print_error(str(error), "check that the path is right, may be used, and has space left")
+        hint = "check that the path is right, may be used, and has space left"
+        print_error(str(error), hint, error)
         return 2
     except Exception as error:
         _show_traceback(args)
         print_error(
             f"unexpected {type(error).__name__}: {error}",
             "this is a defect of bc2: run again with --debug and report the traceback",
+            error,
         )
         return 1
 
 
-def print_error(message: str, hint: str) -> None:
-    """Prints ``error:`` and, where there is one, ``hint:`` on stderr."""
+def print_error(message: str, hint: str, error: BaseException | None = None) -> None:
+    """Prints ``error:`` and, where there is one, ``hint:`` on stderr.
+
+    Args:
+        message: What is wrong.
+        hint: What to do next; "" for nothing.
+        error: Its notes (`BaseException.add_note`) are printed as ``note:``.
+    """
     sys.stderr.write(f"error: {message}\n")
     if hint:
         sys.stderr.write(f"hint: {hint}\n")
+    for note in getattr(error, "__notes__", []):
+        sys.stderr.write(f"note: {note}\n")
 
 
 def _show_traceback(args: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from bc2_data.atomic import remove
 from bc2_data.command import add_command, make_parser
@@ -20,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_run(commands)
+    _add_compare(commands)
     _add_demo(commands)
     return run_command(parser, argv)
 
@@ -86,6 +88,44 @@ def _run(args: argparse.Namespace) -> int:
         remove(config.run_dir)
         sys.stdout.write("dry run: the step and the save above went well; nothing was kept\n")
     return status
+
+
+def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = add_command(
+        commands,
+        "compare",
+        _compare,
+        "say whether the losses of a run follow those of another",
+        "  bc2-train compare runs/npu runs/gpu\n"
+        "  bc2-train compare runs/npu ascendspeed.log --max-relative-error 0.02",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory, or a training log")
+    parser.add_argument("reference", type=Path, metavar="REFERENCE", help="the same")
+    parser.add_argument(
+        "--max-relative-error",
+        type=float,
+        default=0.02,
+        metavar="X",
+        help="of any iteration's loss (default: 0.02, as the AscendSpeed README has it)",
+    )
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw losses and errors as well")
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from bc2_train.compare import ComparisonError, compare, describe
+    from bc2_train.plotting import plot_comparison
+
+    comparison = compare(args.run, args.reference)
+    limit = args.max_relative_error
+    sys.stdout.write(describe(comparison, limit) + "\n")
+    if args.plot:
+        plot_comparison(comparison, limit, args.plot)
+        sys.stdout.write(f"wrote {args.plot}\n")
+    if not comparison.within(limit):
+        raise ComparisonError(
+            f"the loss of {args.run} is off by more than {limit:g}",
+            "add --plot errors.png to see where they part",
+        )
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -202,7 +202,7 @@ class RunConfig:
     train: Train
     run: Run
     engine: Literal["megatron"] = "megatron"
-    device: Literal["auto", "cuda", "cpu"] = "auto"
+    device: Literal["auto", "npu", "cuda", "cpu"] = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     parallel: Parallel = field(default_factory=Parallel)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)

@@ -8,7 +8,7 @@ import resource
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 
@@ -26,7 +26,7 @@ class StepMetrics:
     Attributes:
         iteration: Counted from 1.
         loss: Mean cross entropy over the trained tokens, in nats.
-        grad_norm: Before clipping.
+        grad_norm: Before clipping; NaN, in the file null, where it was not finite.
         lr: Learning rate.
         step_time: Wall time of the step in seconds.
         samples_per_second: Of the whole job.
@@ -165,10 +165,18 @@ class MetricsWriter:
     def write(self, metrics: StepMetrics | Evaluation) -> None:
         """Writes one step or evaluation; a reader sees whole lines only."""
         file = self._steps if isinstance(metrics, StepMetrics) else self._evaluations
-        file.write(json.dumps(asdict(metrics)) + "\n")
+        file.write(json.dumps(_finite(asdict(metrics)), allow_nan=False) + "\n")
         file.flush()
         for tag, value in _scalars(metrics):
             self._board.add_scalar(tag, value, metrics.iteration)
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values with null for what JSON has no number for."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
 
 
 def _scalars(metrics: StepMetrics | Evaluation) -> list[tuple[str, float]]:

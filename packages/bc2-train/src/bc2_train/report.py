@@ -6,9 +6,11 @@ Everything is read from the ``metrics.jsonl`` of a run directory.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from bc2_train.errors import TrainError
 from bc2_train.metrics import StepMetrics
@@ -113,7 +115,10 @@ def _parse(line: str, where: str) -> StepMetrics:
     missing = [name for name in names if name not in values] if isinstance(values, dict) else names
     if missing:
         raise TrainError(f"{where} lacks {', '.join(missing)}")
-    return StepMetrics(**{name: values[name] for name in names})
+    known: dict[str, Any] = {
+        name: math.nan if values[name] is None else values[name] for name in names
+    }
+    return StepMetrics(**known)
 
 
 def _number(value: float) -> str:

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser("bc2_train.worker", __doc__ or "", __version__)
     parser.add_argument("config", type=Path, help="the config.yaml of a run directory")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.set_defaults(run=_run)
+    parser.set_defaults(carry_out=_run)
     return run_command(parser, argv)
 
 

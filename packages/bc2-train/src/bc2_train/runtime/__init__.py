@@ -9,33 +9,41 @@ from __future__ import annotations
 import torch
 
 from bc2_train.errors import TrainError
+from bc2_train.runtime import cpu, cuda, npu
 
-DEVICES = ("auto", "cuda", "cpu")
+DEVICES = ("auto", "npu", "cuda", "cpu")
+
+_BACKENDS = {"cpu": "gloo", "cuda": "nccl", "npu": "hccl"}
 
 
 def install(device: str) -> torch.device:
     """Prepares this process for training on a device and returns that device.
 
     Args:
-        device: ``cpu``, ``cuda``, or ``auto`` for CUDA where it is available and CPU otherwise.
+        device: ``npu``, ``cuda``, ``cpu``, or ``auto`` for the first of them that is there.
 
     Raises:
         TrainError: The device is not there, or megatron-core is of a version that the CPU runtime
             was not tested with.
     """
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        from bc2_train.runtime import cpu
-
-        return cpu.install()
-    if device == "cuda":
-        from bc2_train.runtime import cuda
-
-        return cuda.install()
+        device = _best()
+    match device:
+        case "cpu":
+            return cpu.install()
+        case "cuda":
+            return cuda.install()
+        case "npu":
+            return npu.install()
     raise TrainError(f"device {device!r} is not supported", f"device is one of {DEVICES}")
 
 
 def backend(device: torch.device) -> str:
-    """Returns the torch.distributed backend of a device: ``gloo`` or ``nccl``."""
-    return {"cpu": "gloo", "cuda": "nccl"}[device.type]
+    """Returns the torch.distributed backend of a device: ``gloo``, ``nccl`` or ``hccl``."""
+    return _BACKENDS[device.type]
+
+
+def _best() -> str:
+    if npu.available():
+        return "npu"
+    return "cuda" if torch.cuda.is_available() else "cpu"
