@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import numpy as np
 import torch
 
 from bc2_data.indexed import IndexedWriter, bin_path, idx_path
+from conftest import write_checkpoint
 from reference_model import TrainingRecipe
 
 
@@ -50,3 +54,49 @@ def run_values(
     for name, group in groups.items():
         values[name] = {**values.get(name, {}), **group}
     return values
+
+
+ITERATIONS = 8
+
+
+def make_inputs(folder: Path) -> Path:
+    """Fills a folder with a checkpoint `hf` and pretraining data `text_document`."""
+    write_checkpoint(folder / "hf", "alibi")
+    draw = np.random.default_rng(0)
+    rows = [draw.integers(3, 251, 200).astype(np.int32) for _ in range(60)]
+    write_dataset(folder / "text_document", rows)
+    return folder
+
+
+def run_command(inputs: Path, run_dir: Path, *options: str) -> list[str]:
+    """Returns a command line of `bc2-train run` on two processes; options are ``KEY=VALUE``."""
+    keys = {
+        "model.config": inputs / "hf",
+        "model.init": inputs / "hf",
+        "data.prefix": inputs / "text_document",
+        "data.seq_length": 64,
+        "batch.micro": 2,
+        "parallel.tensor": 2,
+        "train.iterations": ITERATIONS,
+        "checkpoint.interval": 3,
+        "device": "cpu",
+        "run.dir": run_dir,
+    }
+    settings = [part for key, value in keys.items() for part in ("--set", f"{key}={value}")]
+    settings += [part for option in options for part in ("--set", option)]
+    train = Path(sys.executable).parent / "bc2-train"
+    return [str(train), "run", "tiny-13b", "--nproc-per-node", "2", *settings]
+
+
+def finished_losses(run_dir: Path) -> list[tuple[int, float, float]]:
+    """Returns iteration, loss and gradient norm of every step that a run has written."""
+    with open(run_dir / "metrics.jsonl") as file:
+        steps = [json.loads(line) for line in file if line.endswith("\n")]
+    return [(step["iteration"], step["loss"], step["grad_norm"]) for step in steps]
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 180) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.01)

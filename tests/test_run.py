@@ -6,66 +6,35 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from bc2_ckpt.checkpoint import open_checkpoint
-from bc2_data.indexed import IndexedWriter, bin_path, idx_path
 from conftest import write_checkpoint
-
-ITERATIONS = 8
+from runs import ITERATIONS, finished_losses, make_inputs, run_command, wait_until
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a checkpoint `hf` and pretraining data `text_document`."""
-    folder = tmp_path_factory.mktemp("inputs")
-    write_checkpoint(folder / "hf", "alibi")
-    draw = np.random.default_rng(0)
-    prefix = folder / "text_document"
-    with IndexedWriter(bin_path(prefix), idx_path(prefix)) as writer:
-        writer.add([draw.integers(3, 251, 200).astype(np.int32) for _ in range(60)])
-    return folder
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
-def command(inputs: Path, run_dir: Path, *options: str, processes: int = 2) -> list[str]:
-    keys = {
-        "model.config": inputs / "hf",
-        "model.init": inputs / "hf",
-        "data.prefix": inputs / "text_document",
-        "data.seq_length": 64,
-        "batch.micro": 2,
-        "parallel.tensor": 2,
-        "train.iterations": ITERATIONS,
-        "checkpoint.interval": 3,
-        "device": "cpu",
-        "run.dir": run_dir,
-    }
-    settings = [part for key, value in keys.items() for part in ("--set", f"{key}={value}")]
-    settings += [part for option in options for part in ("--set", option)]
-    train = Path(sys.executable).parent / "bc2-train"
-    return [str(train), "run", "tiny-13b", "--nproc-per-node", str(processes), *settings]
-
-
-def run(*args: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+def run(inputs: Path, run_dir: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*args, **options), capture_output=True, text=True, timeout=300, check=False
+        run_command(inputs, run_dir, *options),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 
 def metrics(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-
-
-def losses(run_dir: Path) -> list[tuple[int, float, float]]:
-    return [(m["iteration"], m["loss"], m["grad_norm"]) for m in metrics(run_dir)]
 
 
 @pytest.fixture(scope="module")
@@ -101,44 +70,44 @@ def test_a_checkpoint_of_the_run_can_be_opened_and_has_changed(
 
 def test_a_killed_run_resumes_with_the_same_losses(undisturbed: Path, inputs: Path) -> None:
     run_dir = inputs / "killed"
-    process = subprocess.Popen(command(inputs, run_dir), start_new_session=True)
-    wait_until(lambda: (run_dir / "metrics.jsonl").exists() and len(losses(run_dir)) >= 5)
+    process = subprocess.Popen(run_command(inputs, run_dir), start_new_session=True)
+    wait_until(lambda: (run_dir / "metrics.jsonl").exists() and len(finished_losses(run_dir)) >= 5)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    reached = len(losses(run_dir))
+    reached = len(finished_losses(run_dir))
     assert 5 <= reached < ITERATIONS, "the run was too fast to be killed between checkpoints"
 
     result = run(inputs, run_dir)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "iter_0000003, iteration 3" in result.stdout
-    assert losses(run_dir) == losses(undisturbed)
+    assert finished_losses(run_dir) == finished_losses(undisturbed)
 
 
 def test_workers_end_with_their_launcher(inputs: Path) -> None:
     run_dir = inputs / "orphans"
     options = ("train.iterations=100000", "checkpoint.interval=0")
-    process = subprocess.Popen(command(inputs, run_dir, *options))
-    wait_until(lambda: (run_dir / "metrics.jsonl").exists() and len(losses(run_dir)) >= 1)
+    process = subprocess.Popen(run_command(inputs, run_dir, *options))
+    wait_until(lambda: (run_dir / "metrics.jsonl").exists() and len(finished_losses(run_dir)) >= 1)
     process.kill()
     process.wait()
     time.sleep(2)
-    reached = len(losses(run_dir))
+    reached = len(finished_losses(run_dir))
     time.sleep(2)
-    assert len(losses(run_dir)) == reached
+    assert len(finished_losses(run_dir)) == reached
 
 
 def test_a_preempted_run_saves_and_goes_on_later(undisturbed: Path, inputs: Path) -> None:
     run_dir = inputs / "preempted"
-    process = subprocess.Popen(command(inputs, run_dir, "checkpoint.interval=0"))
-    wait_until(lambda: (run_dir / "metrics.jsonl").exists() and len(losses(run_dir)) >= 4)
+    process = subprocess.Popen(run_command(inputs, run_dir, "checkpoint.interval=0"))
+    wait_until(lambda: (run_dir / "metrics.jsonl").exists() and len(finished_losses(run_dir)) >= 4)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 75
-    reached = len(losses(run_dir))
+    reached = len(finished_losses(run_dir))
     assert 4 <= reached < ITERATIONS
     assert (run_dir / "checkpoints" / f"iter_{reached:07d}").is_dir()
 
     assert run(inputs, run_dir).returncode == 0
-    assert losses(run_dir) == losses(undisturbed)
+    assert finished_losses(run_dir) == finished_losses(undisturbed)
 
 
 def test_evaluation_and_asynchronous_saves_change_no_loss(undisturbed: Path, inputs: Path) -> None:
@@ -150,20 +119,13 @@ def test_evaluation_and_asynchronous_saves_change_no_loss(undisturbed: Path, inp
     )
     result = run(inputs, inputs / "evaluated", *options)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert losses(inputs / "evaluated") == losses(undisturbed)
+    assert finished_losses(inputs / "evaluated") == finished_losses(undisturbed)
     lines = (inputs / "evaluated" / "evaluations.jsonl").read_text().splitlines()
     evaluations = [json.loads(line) for line in lines]
     assert [line["iteration"] for line in evaluations] == [4, 8]
     assert [line["tokens"] for line in evaluations] == [2 * 8 * 64] * 2
     checkpoints = sorted(path.name for path in (inputs / "evaluated" / "checkpoints").glob("i*"))
     assert checkpoints == ["iter_0000003", "iter_0000006", "iter_0000008"]
-
-
-def wait_until(condition: Callable[[], bool], timeout: float = 180) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +151,7 @@ def test_wrong_input_stops_before_anything_is_written(
 
 
 def test_a_dry_run_keeps_nothing(inputs: Path, tmp_path: Path) -> None:
-    arguments = command(inputs, tmp_path / "run")
+    arguments = run_command(inputs, tmp_path / "run")
     result = subprocess.run(
         [*arguments, "--dry-run"], capture_output=True, text=True, timeout=300, check=False
     )
@@ -211,4 +173,4 @@ def test_a_run_that_must_start_afresh_refuses_checkpoints(inputs: Path, undistur
     result = run(inputs, undisturbed, "checkpoint.resume=never")
     assert result.returncode == 2
     assert "checkpoint.resume is never" in result.stderr
-    assert len(losses(undisturbed)) == ITERATIONS
+    assert len(finished_losses(undisturbed)) == ITERATIONS

@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from bc2_data import atomic
 from bc2_data.checksum import sha256
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 TRACKER = "latest_checkpointed_iteration.txt"
 CHECKSUMS = "checksums.json"
+T = TypeVar("T")
 _NAME = re.compile(r"^iter_(\d{7,})$")
 
 
@@ -79,7 +81,7 @@ class CheckpointFolder:
             atomic.remove(partial)
             partial.mkdir(parents=True)
         self._ranks.barrier()
-        self._pending = (iteration, write(partial))
+        self._pending = (iteration, self._guarded(lambda: write(partial)))
 
     def finish(self, *, wait: bool) -> Path | None:
         """Completes the checkpoint that was begun, if its files are all written.
@@ -90,9 +92,11 @@ class CheckpointFolder:
         Returns:
             The checkpoint that has just become whole, or None.
         """
-        if self._pending is None or not self._pending[1].done(wait=wait):
+        if self._pending is None:
             return None
-        iteration, _ = self._pending
+        iteration, pending = self._pending
+        if not self._guarded(lambda: pending.done(wait=wait)):
+            return None
         self._pending = None
         partial, final = self._partial(iteration), self._final(iteration)
         if self._ranks.rank == 0:
@@ -131,6 +135,19 @@ class CheckpointFolder:
             return []
         found = [entry for entry in self.path.iterdir() if _NAME.match(entry.name)]
         return sorted(found, key=_iteration)
+
+    def _guarded(self, action: Callable[[], T]) -> T:
+        """Returns what an action of an engine returns, or says that saving failed and where."""
+        try:
+            return action()
+        except OSError as error:
+            free = shutil.disk_usage(self.path).free
+            saved = self.all()
+            raise TrainError(
+                f"saving to {self.path} failed, where {free / 1e6:,.0f} MB are free: {error}",
+                "make room or choose another checkpoint.dir; the same command goes on from "
+                f"{saved[-1].name if saved else 'the start'}",
+            ) from error
 
     def _final(self, iteration: int) -> Path:
         return self.path / f"iter_{iteration:07d}"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bc2_train.stop import EXIT_STATUS
+from bc2_train.exit_status import PEER_LOST, PREEMPTED
 
 GRACE_SECONDS = 10.0
 """How long processes may take to end by themselves after one of them has failed."""
@@ -39,7 +39,7 @@ class Rendezvous:
 def launch(config_file: Path, run_dir: Path, processes: int, rendezvous: Rendezvous) -> int:
     """Runs the workers of this host to their end and returns an exit status.
 
-    That is 0 where the run reached its end, `stop.EXIT_STATUS` where it saved and ended early.
+    That is 0 where the run reached its end, `exit_status.PREEMPTED` where it saved and ended early.
 
     The first rank of the host writes to the terminal, every other to ``logs/rank_N.txt``.
 
@@ -77,44 +77,48 @@ def launch(config_file: Path, run_dir: Path, processes: int, rendezvous: Rendezv
                 stdin=subprocess.PIPE,  # never written to: it closes when this process dies
                 stdout=output,
                 stderr=output and subprocess.STDOUT,
+                # A group of its own, so that what a worker has started ends with it.
+                process_group=0,
             )
-        failed = _wait(workers)
-    if failed is None:
+        ended = _wait(workers)
+        _end_groups(workers)
+    return _conclude(workers, ended, logs)
+
+
+def _wait(workers: dict[int, subprocess.Popen[bytes]]) -> set[int]:
+    """Waits for all workers; returns the ranks that had to be ended after another had failed."""
+    deadline: float | None = None
+    while running := {rank for rank, worker in workers.items() if worker.poll() is None}:
+        if deadline is None and any(_has_failed(worker) for worker in workers.values()):
+            deadline = time.monotonic() + GRACE_SECONDS
+        if deadline is not None and time.monotonic() > deadline:
+            _end(workers)
+            return running
+        time.sleep(0.1)
+    return set()
+
+
+def _conclude(workers: dict[int, subprocess.Popen[bytes]], ended: set[int], logs: Path) -> int:
+    """Tells which rank's failure stopped the run, if one did, and returns the exit status."""
+    failed = {
+        rank: worker.returncode
+        for rank, worker in workers.items()
+        if _has_failed(worker) and rank not in ended
+    }
+    if not failed:
         return max(worker.returncode for worker in workers.values())
-    status = workers[failed].returncode
-    if failed != first:
-        _show_failure(failed, status, _log_file(logs, failed))
-    elif status < 0:
-        _show_failure(failed, status, None)
+    # A rank that lost a peer is a victim, as long as the culprit is on this host.
+    causes = {rank: status for rank, status in failed.items() if status != PEER_LOST} or failed
+    first = min(workers)
+    if causes.get(first, 0) > 0:  # its message has gone to the terminal already
+        return causes[first]
+    rank, status = next(iter(causes.items()))
+    _show_failure(rank, status, None if rank == first else _log_file(logs, rank))
     return status if status > 0 else 1
 
 
-def _wait(workers: dict[int, subprocess.Popen[bytes]]) -> int | None:
-    """Waits for all workers and returns the rank whose failure came first, if one failed.
-
-    A failure of the first rank that comes within the grace time is preferred, since its message
-    has gone to the terminal already.
-    """
-    failed: int | None = None
-    deadline = 0.0
-    while any(worker.poll() is None for worker in workers.values()):
-        if failed is None:
-            failed = next((rank for rank, w in workers.items() if _has_failed(w)), None)
-            deadline = time.monotonic() + GRACE_SECONDS
-        elif time.monotonic() > deadline:
-            _end(workers)
-            break
-        time.sleep(0.1)
-    for worker in workers.values():
-        worker.wait()
-    if failed is None:
-        failed = next((rank for rank, w in workers.items() if _has_failed(w)), None)
-    first = min(workers)
-    return first if failed is not None and workers[first].returncode > 0 else failed
-
-
 def _has_failed(worker: subprocess.Popen[bytes]) -> bool:
-    return worker.poll() not in (None, 0, EXIT_STATUS)
+    return worker.poll() not in (None, 0, PREEMPTED)
 
 
 def _end(workers: dict[int, subprocess.Popen[bytes]]) -> None:
@@ -125,6 +129,13 @@ def _end(workers: dict[int, subprocess.Popen[bytes]]) -> None:
         deadline = time.monotonic() + GRACE_SECONDS
         while time.monotonic() < deadline and any(w.poll() is None for w in workers.values()):
             time.sleep(0.1)
+
+
+def _end_groups(workers: dict[int, subprocess.Popen[bytes]]) -> None:
+    """Ends what is left of workers that were killed, such as a checkpoint's writer processes."""
+    for worker in workers.values():
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker.pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -140,6 +151,7 @@ def _passing_on_signals(workers: dict[int, subprocess.Popen[bytes]]) -> Iterator
         yield
     except BaseException:
         _end(workers)
+        _end_groups(workers)
         raise
     finally:
         signal.signal(signal.SIGTERM, previous)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import signal
 import types
 
-EXIT_STATUS = 75
-"""Exit status of a run that saved and ended early: EX_TEMPFAIL of sysexits.h, "try again"."""
-
 
 class StopRequest:
     """Notices SIGTERM, which Slurm sends before it takes a node away, without acting on it.

@@ -11,6 +11,8 @@ import contextlib
 import datetime
 import logging
 import os
+import signal
+import socket
 import sys
 import threading
 import warnings
@@ -28,6 +30,7 @@ from bc2_train import __version__
 from bc2_train import config as configuration
 from bc2_train.config import RunConfig
 from bc2_train.errors import TrainError
+from bc2_train.exit_status import PEER_LOST, PREEMPTED
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +60,14 @@ def _run(args: argparse.Namespace) -> int:
 def _end_with_launcher() -> None:
     """Ends this process when the launcher is gone: its end of our stdin closes, however it died."""
     os.read(0, 1)  # not sys.stdin: its lock would be held when the interpreter shuts down
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)  # the launcher made a group of this process and its children
 
 
 def train(config: RunConfig) -> int:
     """Trains in this process, which is one of WORLD_SIZE.
 
     Returns:
-        0 where the run reached its end, `stop.EXIT_STATUS` where it saved and ended early.
+        0 where the run reached its end, `exit_status.PREEMPTED` where it saved and ended early.
 
     Raises:
         Bc2Error: The configuration does not fit the processes, the data or the checkpoint.
@@ -76,8 +79,6 @@ def train(config: RunConfig) -> int:
     import torch.distributed as dist
 
     from bc2_train import layout, runtime
-    from bc2_train.metrics import MetricsWriter
-    from bc2_train.stop import EXIT_STATUS, Preempted
 
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     _configure_logging(config, rank)
@@ -86,18 +87,48 @@ def train(config: RunConfig) -> int:
     device = runtime.install(config.device)
     dist.init_process_group(runtime.backend(device), timeout=datetime.timedelta(minutes=30))
 
-    trainer = _trainer(config, model, device)
+    try:
+        status = _train(config, _trainer(config, model, device))
+    except RuntimeError as error:
+        if _is_peer_loss(error):
+            raise PeerLostError(
+                f"rank {rank} on {socket.gethostname()} lost contact with another rank: {error}",
+                "the rank that ended first says why; the same command goes on from the newest "
+                "checkpoint",
+            ) from error
+        raise
+    dist.destroy_process_group()
+    return status
+
+
+def _train(config: RunConfig, trainer: Trainer) -> int:
+    from bc2_train.metrics import MetricsWriter
+    from bc2_train.stop import Preempted
+
     progress = trainer.resume()
-    writer = MetricsWriter(config.run_dir, progress.iteration) if rank == 0 else None
+    first = trainer.ranks.rank == 0
+    writer = MetricsWriter(config.run_dir, progress.iteration) if first else None
     with writer or contextlib.nullcontext():
         try:
             trainer.run(progress, writer.write if writer else lambda metrics: None)
-            status = 0
         except Preempted as preempted:
             log.info("%s: the same command goes on from there", preempted)
-            status = EXIT_STATUS
-    dist.destroy_process_group()
-    return status
+            return PREEMPTED
+    return 0
+
+
+class PeerLostError(TrainError):
+    """Another rank is gone."""
+
+    exit_status = PEER_LOST
+
+
+def _is_peer_loss(error: RuntimeError) -> bool:
+    """Tells whether an error says that another process went away or stopped answering."""
+    import torch.distributed as dist
+
+    signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out")
+    return isinstance(error, dist.DistError) or any(sign in str(error) for sign in signs)
 
 
 def _trainer(config: RunConfig, model: ModelConfig, device: torch.device) -> Trainer:

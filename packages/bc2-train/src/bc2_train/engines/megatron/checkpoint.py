@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.strategies.async_utils import AsyncCallsQueue
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.transformer.utils import ensure_metadata_has_dp_cp_group
+from torch.distributed.checkpoint.api import CheckpointException
 
 from bc2_ckpt.formats.torch_dist.vetting import vet
 from bc2_model.megatron import Baichuan2Model
@@ -39,12 +42,13 @@ def save(
     """
     state = _sharded_state(chunks, optimizer, is_loading=False)
     state.update(dataclasses.asdict(progress))
-    request = dist_checkpointing.save(
-        state,
-        str(directory),
-        sharded_strategy=("torch_dist", 1),
-        async_sharded_save=asynchronous,
-    )
+    with _ordinary_errors():
+        request = dist_checkpointing.save(
+            state,
+            str(directory),
+            sharded_strategy=("torch_dist", 1),
+            async_sharded_save=asynchronous,
+        )
     return Written() if request is None else BackgroundSave(request)
 
 
@@ -69,7 +73,8 @@ class BackgroundSave:
 
     def done(self, *, wait: bool) -> bool:
         """Returns whether all ranks have written; see `PendingSave.done`."""
-        return bool(self._queue.maybe_finalize_async_calls(blocking=wait))
+        with _ordinary_errors():
+            return bool(self._queue.maybe_finalize_async_calls(blocking=wait))
 
 
 def load(directory: Path, chunks: list[Baichuan2Model], optimizer: MegatronOptimizer) -> Progress:
@@ -82,14 +87,25 @@ def load(directory: Path, chunks: list[Baichuan2Model], optimizer: MegatronOptim
     """
     vet(directory)
     fixes.prepare_optimizer_state(optimizer)
-    state = dist_checkpointing.load(
-        _sharded_state(chunks, optimizer, is_loading=True), str(directory)
-    )
+    with _ordinary_errors():
+        state = dist_checkpointing.load(
+            _sharded_state(chunks, optimizer, is_loading=True), str(directory)
+        )
     for key, chunk in _named(chunks):
         chunk.load_state_dict(state[key])
     optimizer.load_state_dict(state["optimizer"])
     fixes.separate_steps(optimizer)
     return Progress(**{field.name: state[field.name] for field in dataclasses.fields(Progress)})
+
+
+@contextmanager
+def _ordinary_errors() -> Iterator[None]:
+    """Turns torch's CheckpointException, which no ``except Exception`` catches, into an OSError."""
+    try:
+        yield
+    except CheckpointException as error:
+        rank, (failure, _) = next(iter(error.failures.items()))
+        raise OSError(f"rank {rank}: {failure}") from error
 
 
 def _sharded_state(
