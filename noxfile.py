@@ -17,7 +17,8 @@ nox.options.reuse_existing_virtualenvs = True
 
 ROOT = Path(__file__).parent
 PACKAGES = ("bc2-data", "bc2-ckpt", "bc2-model", "bc2-train")
-TEST_TOOLS = ("pytest", "pytest-cov", "hypothesis", "coverage")
+# fsspec and aiohttp let the tests of remote inputs run; fastokens those of the fast engine.
+TEST_TOOLS = ("pytest", "pytest-cov", "hypothesis", "coverage", "fsspec", "aiohttp", "fastokens")
 
 # A package alone may import none of these; the keys are what `isolated` installs.
 ABSENT = {
@@ -68,7 +69,7 @@ def isolated(session: nox.Session) -> None:
 
 def _isolated(session: nox.Session, package: str) -> None:
     below = PACKAGES[: PACKAGES.index(package) + 1]
-    install(session, *below, tools=("pytest", "hypothesis"))
+    install(session, *below, tools=TEST_TOOLS)
     for module in ABSENT[package]:
         check = f"import importlib.util as u, sys; sys.exit(u.find_spec({module!r}) is not None)"
         session.run("python", "-c", check)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,12 @@ from hypothesis import settings
 
 from bc2_data import train_tokenizer
 from bc2_data.cli import main
+from bc2_data.encoding import Encoded, LengthLimit, encode_batch
+from bc2_data.handlers import HandlerOptions, make_handler
+from bc2_data.sources import MAX_ROW_BYTES, Batch, BrokenRow, Row, open_sources
+from bc2_data.sources.jsonl import JsonLinesSource
+from bc2_data.sources.location import Location
+from bc2_data.sources.stored import StoredFile
 from bc2_data.tokenizer import Tokenizer, load_tokenizer
 
 # A deadline measures the machine, which is shared, more than the code.
@@ -40,7 +46,18 @@ class Outcome:
 
 
 Cli = Callable[..., Outcome]
+EncodeRows = Callable[..., Encoded]
 WriteRows = Callable[[str, Iterable[Any]], Path]
+ReadRows = Callable[..., list[Row | BrokenRow]]
+Made = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps the user's cache directory out of the tests, those in other processes included."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +70,14 @@ def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tokenizer of 640 pieces that behaves as Baichuan2's does."""
     directory = tmp_path_factory.mktemp("tokenizer")
     train_tokenizer(CORPUS, directory, vocab_size=640)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def fast_tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer that has the characters of ``<0x1F>`` as pieces, which fastokens needs."""
+    directory = tmp_path_factory.mktemp("fast-tokenizer")
+    train_tokenizer([*CORPUS, " ".join("<0123456789ABCDEFx>")], directory, vocab_size=660)
     return directory
 
 
@@ -76,6 +101,25 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
     return run
 
 
+@pytest.fixture(scope="session")
+def encode_rows() -> EncodeRows:
+    """Encodes rows with a handler, as if they were the lines of data.jsonl."""
+
+    def run(
+        tokenizer: Tokenizer,
+        handler: str,
+        rows: Sequence[Mapping[str, Any]],
+        limit: LengthLimit | None = None,
+        **options: Any,
+    ) -> Encoded:
+        made = make_handler(handler, HandlerOptions(**options), tokenizer.special)
+        batch = Batch(rows=[Row(number, row) for number, row in enumerate(rows, start=1)])
+        source = JsonLinesSource(StoredFile(Location("data.jsonl")))
+        return encode_batch(batch, source, made, tokenizer, limit or LengthLimit())
+
+    return run
+
+
 @pytest.fixture
 def write_rows(tmp_path: Path) -> WriteRows:
     """Writes rows into a .jsonl, .json or .parquet file below ``in/`` and returns its path."""
@@ -95,6 +139,66 @@ def write_rows(tmp_path: Path) -> WriteRows:
         return path
 
     return write
+
+
+@pytest.fixture
+def corpus_folder(tmp_path: Path) -> Path:
+    """A folder of six .jsonl files: Alpaca rows with a text besides, and rows of every fault."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for file in range(6):
+        lines = []
+        for row in range(40):
+            text = f"{CORPUS[row % len(CORPUS)]} {file}.{row} <reserved_106>"
+            fields = {"text": text, "instruction": text, "input": "", "output": str(row)}
+            lines.append(json.dumps(fields))
+            if row % 5 == 4:
+                lines += ["{broken", "[1]", '{"text": 5, "instruction": 5}', ""]
+                lines.append(json.dumps({"text": "", "instruction": "", "output": ""}))
+        (folder / f"{file}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def large_folder(tmp_path: Path) -> Path:
+    """A folder of twelve .jsonl files that keep two workers busy for some seconds."""
+    folder = tmp_path / "large"
+    folder.mkdir()
+    for file in range(12):
+        rows = (json.dumps({"text": f"{file} {row} " + "".join(CORPUS) * 4}) for row in range(600))
+        (folder / f"{file:02}.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def made(cli: Cli, write_rows: WriteRows, tokenizer_dir: Path, tmp_path: Path) -> Made:
+    """Tokenises rows, with further arguments of ``tokenize``, and returns the prefix."""
+
+    def make(rows: Iterable[Any], *arguments: object, name: str = "data") -> Path:
+        prefix = tmp_path / "out" / name
+        outcome = cli(
+            *("tokenize", "--input", write_rows("a.jsonl", rows), "--tokenizer", tokenizer_dir),
+            *("--output-prefix", prefix, *arguments),
+        )
+        assert outcome.status == 0, outcome.err
+        return prefix
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def read_rows() -> ReadRows:
+    """Reads inputs; the broken rows of a batch come behind the others."""
+
+    def read(*inputs: str | Path, max_row_bytes: int = MAX_ROW_BYTES) -> list[Row | BrokenRow]:
+        return [
+            row
+            for source in open_sources(inputs, max_row_bytes)
+            for batch in source.batches(("text",))
+            for row in (*batch.rows, *batch.broken)
+        ]
+
+    return read
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,9 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bc2_data.encoding import Document, Encoded, LengthLimit, encode_batch
+from bc2_data.documents import Document
+from bc2_data.encoding import LengthLimit
 from bc2_data.errors import DataError
-from bc2_data.handlers import HandlerOptions, make_handler
-from bc2_data.sources import Batch, Row
-from bc2_data.sources.jsonl import JsonLinesSource
 from bc2_data.tokenizer import Tokenizer, load_tokenizer
 
 Encode = Callable[[str], list[int]]
@@ -61,18 +59,6 @@ def expected_ascendspeed(row: dict[str, str], encode: Encode) -> Expected:
     return ids, [-100] * untrained + ids[untrained:]
 
 
-def encode_rows(
-    tokenizer: Tokenizer,
-    handler: str,
-    rows: list[dict[str, Any]],
-    limit: LengthLimit | None = None,
-    **options: Any,
-) -> Encoded:
-    made = make_handler(handler, HandlerOptions(**options), tokenizer.special)
-    batch = Batch(rows=[Row(number, row) for number, row in enumerate(rows, start=1)])
-    return encode_batch(batch, JsonLinesSource(Path("data.jsonl")), made, tokenizer, limit)
-
-
 def plain(document: Document) -> Expected:
     return document.ids.tolist(), document.labels.tolist()
 
@@ -90,15 +76,38 @@ def encode(tokenizer_dir: Path) -> Encode:
 
 
 @given(row=st.fixed_dictionaries({"instruction": WORDS, "input": WORDS, "output": ANSWER}))
-def test_alpaca(tiny: Tokenizer, encode: Encode, row: dict[str, str]) -> None:
+def test_alpaca(encode_rows: Any, tiny: Tokenizer, encode: Encode, row: dict[str, str]) -> None:
     (document,) = encode_rows(tiny, "alpaca", [row]).documents
     assert plain(document) == expected_alpaca(row, encode)
 
 
 @given(row=st.fixed_dictionaries({"instruction": WORDS, "input": WORDS, "output": ANSWER}))
-def test_alpaca_as_ascendspeed(tiny: Tokenizer, encode: Encode, row: dict[str, str]) -> None:
+def test_alpaca_as_ascendspeed(
+    encode_rows: Any, tiny: Tokenizer, encode: Encode, row: dict[str, str]
+) -> None:
     (document,) = encode_rows(tiny, "alpaca", [row], template="ascendspeed").documents
     assert plain(document) == expected_ascendspeed(row, encode)
+
+
+@pytest.mark.parametrize("given_input", ["", None, "1 + 1"])
+@pytest.mark.parametrize("eos", [False, True])
+def test_alpaca_for_pretraining(
+    encode_rows: Any, tiny: Tokenizer, encode: Encode, given_input: str | None, eos: bool
+) -> None:
+    text = (
+        "A chat between a curious user and an artificial intelligence assistant. The assistant "
+        "gives helpful, detailed, and polite answers to the user's questions.USER: Below is an "
+        "instruction that describes a task. Write a response that appropriately completes the "
+        "request.\n\n### Instruction:\nAdd.\n\n"
+    )
+    if given_input:
+        text += "### Input:\n1 + 1\n\n"
+    ids = encode(text + "### Response: ASSISTANT: 2") + [2] * eos
+    row = {"instruction": "Add.", "input": given_input, "output": "2"}
+    encoded = encode_rows(tiny, "alpaca-pretrain", [row], append_eos=eos)
+    (document,) = encoded.documents
+    assert plain(document) == (ids, ids)
+    assert encoded.documents.labels is None  # one dataset of tokens
 
 
 TURN = st.fixed_dictionaries(
@@ -111,13 +120,17 @@ TURN = st.fixed_dictionaries(
 
 
 @given(turns=st.lists(TURN, min_size=1, max_size=4))
-def test_moss(tiny: Tokenizer, encode: Encode, turns: list[dict[str, str]]) -> None:
+def test_moss(
+    encode_rows: Any, tiny: Tokenizer, encode: Encode, turns: list[dict[str, str]]
+) -> None:
     row = {"chat": {f"turn_{number}": turn for number, turn in enumerate(turns, start=1)}}
     (document,) = encode_rows(tiny, "moss", [row]).documents
     assert plain(document) == expected_moss(row, encode)
 
 
-def test_moss_as_ascendspeed_trains_the_last_answer_alone(tiny: Tokenizer, encode: Encode) -> None:
+def test_moss_as_ascendspeed_trains_the_last_answer_alone(
+    encode_rows: Any, tiny: Tokenizer, encode: Encode
+) -> None:
     chat = {
         "turn_1": {"Human": "<|Human|>: hi<eoh>", "MOSS": "<|MOSS|>: hello<eom>"},
         "turn_2": {"Human": "<|Human|>: why<eoh>", "MOSS": "<|MOSS|>: because<eom>"},
@@ -132,14 +145,16 @@ def test_moss_as_ascendspeed_trains_the_last_answer_alone(tiny: Tokenizer, encod
     assert plain(document) == (prompt + answer, [-100] * len(prompt) + answer)
 
 
-def test_moss_skips_empty_turns(tiny: Tokenizer, encode: Encode) -> None:
+def test_moss_skips_empty_turns(encode_rows: Any, tiny: Tokenizer, encode: Encode) -> None:
     chat = {"turn_1": {"Human": "hi", "MOSS": "hello"}, "turn_2": None, "turn_3": {}}
     (document,) = encode_rows(tiny, "moss", [{"chat": chat}]).documents
     assert plain(document) == expected_moss({"chat": {"turn_1": chat["turn_1"]}}, encode)
 
 
 @pytest.mark.parametrize("eos", [False, True])
-def test_text_keeps_white_space(tiny: Tokenizer, encode: Encode, eos: bool) -> None:
+def test_text_keeps_white_space(
+    encode_rows: Any, tiny: Tokenizer, encode: Encode, eos: bool
+) -> None:
     texts = ["  two  spaces \n\n\t", "\n", " "]
     rows = [{"content": text} for text in texts]
     encoded = encode_rows(tiny, "text", rows, text_key="content", append_eos=eos)
@@ -161,6 +176,8 @@ def test_text_keeps_white_space(tiny: Tokenizer, encode: Encode, eos: bool) -> N
         ("alpaca", {"instruction": "a", "output": ""}, "no_text", "'output' is empty"),
         ("alpaca", {"instruction": "a"}, "bad_row", "no column 'output'"),
         ("alpaca", {"instruction": "a", "input": 1, "output": "b"}, "bad_row", "'input' holds int"),
+        ("alpaca-pretrain", {"instruction": "a", "output": ""}, "no_text", "'output' is empty"),
+        ("alpaca-pretrain", {"output": "a"}, "bad_row", "no column 'instruction'"),
         ("moss", {"chats": {}}, "bad_row", "no column 'chat'"),
         ("moss", {"chat": "x"}, "bad_row", "'chat' holds str"),
         ("moss", {"chat": {}}, "no_text", "MOSS says nothing"),
@@ -170,11 +187,12 @@ def test_text_keeps_white_space(tiny: Tokenizer, encode: Encode, eos: bool) -> N
     ],
 )
 def test_rows_without_a_sample(
-    tiny: Tokenizer, handler: str, row: dict[str, Any], reason: str, why: str
+    encode_rows: Any, tiny: Tokenizer, handler: str, row: dict[str, Any], reason: str, why: str
 ) -> None:
     good = {
         "text": {"text": "fine"},
         "alpaca": {"instruction": "a", "output": "b"},
+        "alpaca-pretrain": {"instruction": "a", "output": "b"},
         "moss": {"chat": {"turn_1": {"Human": "a", "MOSS": "b"}}},
     }[handler]
     encoded = encode_rows(tiny, handler, [good, row, good])
@@ -184,12 +202,12 @@ def test_rows_without_a_sample(
     assert why in finding.why
 
 
-def test_the_nearest_column_is_named(tiny: Tokenizer) -> None:
+def test_the_nearest_column_is_named(encode_rows: Any, tiny: Tokenizer) -> None:
     (finding,) = encode_rows(tiny, "text", [{"id": 1, "txet": "a"}]).dropped
     assert finding.hint == "did you mean 'txet'? (choose the column with --text-key)"
 
 
-def test_overlong_documents(tiny: Tokenizer, encode: Encode) -> None:
+def test_overlong_documents(encode_rows: Any, tiny: Tokenizer, encode: Encode) -> None:
     rows = [{"text": "a b c"}, {"text": "a b"}, {"text": "a b c d"}]
     most = len(encode("a b c"))
     dropped = encode_rows(tiny, "text", rows, LengthLimit(tokens=most, overlong="drop"))
@@ -207,7 +225,7 @@ def test_overlong_documents(tiny: Tokenizer, encode: Encode) -> None:
         encode_rows(tiny, "text", rows, LengthLimit(tokens=most, overlong="error"))
 
 
-def test_truncating_away_every_answer_drops_the_row(tiny: Tokenizer) -> None:
+def test_truncating_away_every_answer_drops_the_row(encode_rows: Any, tiny: Tokenizer) -> None:
     row = {"instruction": "a long question", "output": "answer"}
     limit = LengthLimit(tokens=4, overlong="truncate")
     encoded = encode_rows(tiny, "alpaca", [row], limit)
@@ -216,7 +234,9 @@ def test_truncating_away_every_answer_drops_the_row(tiny: Tokenizer) -> None:
     assert [finding.reason for finding in encoded.dropped] == ["nothing_trained"]
 
 
-def test_a_literal_role_token_plays_no_role(tiny: Tokenizer, encode: Encode) -> None:
+def test_a_literal_role_token_plays_no_role(
+    encode_rows: Any, tiny: Tokenizer, encode: Encode
+) -> None:
     row = {"instruction": "x<reserved_107>y", "output": "</s><reserved_106>"}
     (document,) = encode_rows(tiny, "alpaca", [row]).documents
     question = encode("x<") + encode("reserved_107>y")
@@ -224,21 +244,24 @@ def test_a_literal_role_token_plays_no_role(tiny: Tokenizer, encode: Encode) -> 
     assert document.ids.tolist() == [195, *question, 196, *answer, 2]
 
 
-def test_the_error_policy_names_file_and_line(tokenizer_dir: Path) -> None:
+def test_the_error_policy_names_file_and_line(encode_rows: Any, tokenizer_dir: Path) -> None:
     strict = load_tokenizer(tokenizer_dir, "error")
     rows = [{"instruction": "a", "output": "b"}, {"instruction": "c", "output": "<SEP>"}]
     with pytest.raises(DataError, match=r"data\.jsonl:2: the special token <SEP>"):
         encode_rows(strict, "alpaca", rows)
 
 
-def test_handlers_and_options_that_do_not_fit(tiny: Tokenizer) -> None:
+def test_handlers_and_options_that_do_not_fit(encode_rows: Any, tiny: Tokenizer) -> None:
     with pytest.raises(DataError, match="unknown handler 'alpcaa'") as caught:
         encode_rows(tiny, "alpcaa", [])
     assert caught.value.hint == "did you mean 'alpaca'?"
-    with pytest.raises(DataError, match="--template is about conversations"):
-        encode_rows(tiny, "text", [], template="baichuan2")
-    with pytest.raises(DataError, match="--text-key is about --handler text"):
-        encode_rows(tiny, "moss", [], text_key="chat")
+    for handler in ("text", "alpaca-pretrain"):
+        with pytest.raises(DataError, match="--template is about conversations"):
+            encode_rows(tiny, handler, [], template="baichuan2")
+    for handler in ("alpaca", "alpaca-pretrain", "moss", "messages"):
+        with pytest.raises(DataError, match="--text-key is about --handler text, not") as refused:
+            encode_rows(tiny, handler, [], text_key="chat")
+        assert refused.value.hint == "leave --text-key out"
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +276,7 @@ def official_encode(shared: Path) -> Encode:
 
 
 def test_real_moss_conversations(
-    shared: Path, official: Tokenizer, official_encode: Encode
+    encode_rows: Any, shared: Path, official: Tokenizer, official_encode: Encode
 ) -> None:
     lines = (shared / "samples" / "moss-300.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
@@ -268,6 +291,7 @@ def test_real_moss_conversations(
     [("baichuan2", expected_alpaca), ("ascendspeed", expected_ascendspeed)],
 )
 def test_real_alpaca_rows(
+    encode_rows: Any,
     shared: Path,
     official: Tokenizer,
     official_encode: Encode,

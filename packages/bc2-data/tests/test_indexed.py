@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
+import pickle
 import struct
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bc2_data.errors import DataError
-from bc2_data.indexed import IndexedDataset, IndexedWriter, bin_path, idx_path
+from bc2_data.indexed import IndexedDataset, IndexedWriter, bin_path, idx_path, spans
 
 TOKEN = st.integers(-(2**31), 2**31 - 1)
 DOCUMENTS = st.lists(st.lists(TOKEN, max_size=20).map(lambda ids: np.array(ids, np.int32)))
@@ -102,6 +105,71 @@ def test_no_such_sequence(prefix: Path) -> None:
     for index in (2, -3):
         with pytest.raises(IndexError, match="has 2 sequences"):
             dataset[index]
+
+
+@given(documents=DOCUMENTS, data=st.data())
+def test_gathers_the_beginnings_of_documents(
+    documents: list[NDArray[np.int32]], data: st.DataObject
+) -> None:
+    numbers = data.draw(st.lists(st.sampled_from(range(len(documents))))) if documents else []
+    lengths = [data.draw(st.integers(0, len(documents[number]))) for number in numbers]
+    with TemporaryDirectory() as folder:
+        write(Path(folder) / "data", documents)
+        gathered = IndexedDataset(Path(folder) / "data").gather(
+            np.array(numbers, np.int64), np.array(lengths, np.int32)
+        )
+    wanted = [documents[number][:length] for number, length in zip(numbers, lengths, strict=True)]
+    np.testing.assert_array_equal(gathered, np.concatenate([np.empty(0, np.int32), *wanted]))
+    assert gathered.dtype == np.int32
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_named(prefix: Path) -> None:
+    dataset = IndexedDataset(prefix)
+    cut(bin_path(prefix), 24)
+    with pytest.raises(DataError, match="was cut short while it was read"):
+        dataset.gather(np.array([1]), np.array([3]))
+
+
+def test_what_was_written_has_its_checksum(tmp_path: Path) -> None:
+    writer = write(tmp_path / "data", [np.arange(5, dtype=np.int32)])
+    for file, path in zip(writer.files, sorted(tmp_path.iterdir()), strict=True):
+        content = path.read_bytes()
+        assert (file.path, file.size, file.sha256) == (
+            path,
+            len(content),
+            sha256(content).hexdigest(),
+        )
+
+
+def test_another_process_gets_the_same_data(prefix: Path) -> None:
+    dataset = pickle.loads(pickle.dumps(IndexedDataset(prefix)))
+    assert [ids.tolist() for ids in (dataset[0], dataset[1])] == [[0, 1, 2, 3, 4], [0, 1, 2]]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_released_tokens_leave_the_memory_and_can_be_read_again(tmp_path: Path) -> None:
+    prefix = tmp_path / "large"
+    write(prefix, [np.arange(4_000_000, dtype=np.int32)])
+    dataset = IndexedDataset(prefix)
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    before = resident()
+    total = int(dataset.tokens.sum(dtype=np.int64))
+    assert resident() - before > 12_000_000
+    dataset.release()
+    assert resident() - before < 4_000_000
+    assert int(dataset.tokens.sum(dtype=np.int64)) == total
+
+
+@given(lengths=st.lists(st.integers(0, 30), max_size=40), tokens=st.integers(1, 60))
+def test_spans_cover_the_sequences_in_order(lengths: list[int], tokens: int) -> None:
+    found = list(spans(np.array(lengths, np.int32), tokens))
+    assert [place for first, end in found for place in range(first, end)] == list(
+        range(len(lengths))
+    )
+    assert all(end - first == 1 or sum(lengths[first:end]) <= tokens for first, end in found)
 
 
 def cut(path: Path, size: int) -> None:

@@ -148,7 +148,49 @@ def test_more_rows_than_a_batch(
     assert [ids.tolist() for ids in dataset] == [ids.tolist() for ids in tokenizer.encode(texts)]
     lines = outcome.err.splitlines()
     assert [line.split(" documents")[0] for line in lines] == ["512", "1,024"]
-    assert "tokens/s" in lines[0]
+    assert "tokens/s, 0:00:0" in lines[0]  # and the time to go
+    assert lines[0].endswith(" to go")
+
+
+def test_packing_in_one_go_is_packing_afterwards(
+    tokenize: Any, cli: Any, write_rows: Any, out: Path
+) -> None:
+    rows = [{"instruction": "1" * (number % 9), "output": "2" * number} for number in range(1, 40)]
+    lengths = [number % 9 + number + 3 for number in range(1, 40)]  # both roles and EOS
+    too_long = [line for line, length in enumerate(lengths, start=1) if length > 30]
+    path = write_rows("a.jsonl", rows)
+    outcome = tokenize(path, "--handler", "alpaca", "--pack", "--seq-length", 29)
+    assert outcome.status == 0, outcome.err
+    assert f"dropped {len(too_long)} rows (too_long), such as {path}:{too_long[0]}: " in outcome.out
+    assert "tokens, the room in a packed row is 30\n" in outcome.out
+    one_go = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert tokenize(path, "--handler", "alpaca", "--max-length", 30, "--overwrite").status == 0
+    prefix = out.parent / "packed" / "data"
+    assert (
+        cli(
+            *("pack", "--input-prefix", out / "data", "--output-prefix", prefix, "--seq-length", 29)
+        ).status
+        == 0
+    )
+    for name in one_go.keys() - {"data.manifest.json"}:
+        assert (prefix.parent / name).read_bytes() == one_go[name], name
+    manifest = json.loads(one_go["data.manifest.json"])
+    assert manifest["inputs"][0]["path"] == str(path)  # not the files in between
+    assert manifest["packing"]["seq_length"] == 29
+
+
+def test_a_row_larger_than_allowed(tokenize: Any, write_rows: Any, out: Path) -> None:
+    path = write_rows("a.jsonl", [*TEXTS, {"text": "x" * 2000}])
+    assert tokenize(path, "--max-row-bytes", 1000).status == 0
+    manifest = read_manifest(out / "data.manifest.json")
+    assert manifest.documents == 3
+    assert manifest.options["max_row_bytes"] == 1000
+    tally = manifest.dropped["too_large"]
+    assert tally.count == 1
+    assert tally.examples[0].startswith(f"{path}:4: 2,0")
+    strict = tokenize(path, "--max-row-bytes", 1000, "--overlong", "error", "--overwrite")
+    assert strict.status == 2
+    assert f"error: {path}:4: 2,0" in strict.err
 
 
 def test_special_token_policies(tokenize: Any, write_rows: Any, out: Path) -> None:
@@ -180,7 +222,7 @@ def test_nothing_is_overwritten_unasked(tokenize: Any, write_rows: Any, out: Pat
 def test_an_interrupted_run_leaves_nothing(
     tokenize: Any, write_rows: Any, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode = Tokenizer.encode
+    encode = Tokenizer.encode_flat
     seen: list[list[str]] = []
 
     def interrupted(self: Tokenizer, texts: Any) -> Any:
@@ -190,10 +232,11 @@ def test_an_interrupted_run_leaves_nothing(
         seen.append([])
         return encode(self, texts)
 
-    monkeypatch.setattr(Tokenizer, "encode", interrupted)
+    monkeypatch.setattr(Tokenizer, "encode_flat", interrupted)
     outcome = tokenize(write_rows("a.jsonl", [{"text": f"{n}"} for n in range(600)]))
     assert outcome.status == 130
-    assert seen[1] == [".data_text_document.bin.partial"]  # it was under way, under a hidden name
+    assert any("shard-000000.ids" in name for name in seen[1])  # it was under way
+    assert all(name.startswith(".data.unfinished") for name in seen[1])  # under a hidden name
     assert not out.exists()
 
 
@@ -221,13 +264,19 @@ def late_json_error(path: Path) -> None:
         ("a.jsonl", TEXTS, ("--max-length", "2"), "no document is left of 3 rows (too_long: 3)"),
         ("a.jsonl", TEXTS, ("--max-length", "2", "--overlong", "error"), "a.jsonl:1: "),
         ("a.jsonl", TEXTS, ("--max-length", "1"), "leaves nothing to predict"),
-        ("a.jsonl", TEXTS, ("--overlong", "drop"), "--overlong says what --max-length does"),
+        ("a.jsonl", TEXTS, ("--pack",), "--pack and --seq-length belong together"),
+        ("a.jsonl", TEXTS, ("--seq-length", "8"), "--pack and --seq-length belong together"),
+        ("a.jsonl", TEXTS, ("--pack", "--seq-length", "8"), "which needs no packing"),
+        ("a.jsonl", TEXTS, ("--rank", "0"), "--rank and --world-size belong together"),
+        ("a.jsonl", TEXTS, ("--rank", "2", "--world-size", "2"), "ranks run from 0 to 1"),
+        ("a.jsonl", TEXTS, ("--workers", "0"), "0 is not positive"),
+        ("a.jsonl", TEXTS, ("--launcher", "slurm"), "invalid choice: 'slurm'"),
         ("a.jsonl", TEXTS, ("--handler", "txet"), "unknown name 'txet'; did you mean 'text'?"),
         ("a.jsonl", TEXTS, ("--template", "ascendspeed"), "--template is about conversations"),
         ("a.jsonl", TEXTS, ("--template", "baichuan"), "did you mean 'baichuan2'?"),
         ("a.jsonl", TEXTS, ("--log-interval", "0"), "0 is not positive"),
         ("a.jsonl", TEXTS, ("--tokenizer", "nowhere"), "no tokenizer at nowhere"),
-        ("a.csv", lambda path: path.write_text("text\na\n"), (), "the ending '.csv' is unknown"),
+        ("a.docx", lambda path: path.write_text("a\n"), (), "the ending '.docx' is unknown"),
     ],
 )
 def test_bad_input_is_refused_and_leaves_nothing(
@@ -298,20 +347,21 @@ def test_a_full_disk_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bc2_data.indexed.IndexedWriter.add", full)
+    monkeypatch.setattr("bc2_data.shards.columns.ShardWriter.add", full)
     outcome = tokenize(write_rows("a.jsonl", TEXTS))
     assert outcome.status == 2
-    assert "No space left on device" in outcome.err
-    assert "\nhint: " in outcome.err
+    assert f"error: {out}: No space left on device\nhint: free some space" in outcome.err
     assert not out.exists()
 
 
-def test_a_killed_run_does_not_hinder_the_next(tokenize: Any, write_rows: Any, out: Path) -> None:
-    out.mkdir()
-    (out / ".data_text_document.bin.partial").write_bytes(b"left by a killed run")
-    path = write_rows("a.jsonl", TEXTS)
-    assert tokenize(path).status == 0
-    assert not [name for name in names(out) if "partial" in name]
+def test_a_run_killed_early_does_not_hinder_the_next(
+    tokenize: Any, write_rows: Any, out: Path
+) -> None:
+    left = out / ".data.unfinished" / "shard-000000.ids.0123abcd.partial"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"no finished shard, nothing to go on with")
+    assert tokenize(write_rows("a.jsonl", TEXTS)).status == 0
+    assert names(out) == ["data.manifest.json", "data_text_document.bin", "data_text_document.idx"]
 
 
 def test_real_files_through_the_command_line(cli: Any, shared: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -67,7 +67,7 @@ def publish(partial: Path, destination: Path) -> None:
     if destination.exists():
         os.rename(destination, replaced)
     os.rename(partial, destination)
-    _sync(destination.parent)
+    sync(destination.parent)
     remove(replaced)
 
 
@@ -79,24 +79,49 @@ def new_files(*destinations: Path) -> Iterator[list[Path]]:
     of a whole set. On an error the temporary files and the new parents are removed.
     """
     partials = [_partial(path) for path in destinations]
-    made = _make_parents(destinations)
-    try:
-        yield partials
-        for partial in partials:
-            _sync(partial)
-    except BaseException:
-        for partial in partials:
-            partial.unlink(missing_ok=True)
-        for folder in reversed(made):
-            with suppress(OSError):  # somebody else put something there
-                folder.rmdir()
-        raise
+    with new_parents(*destinations):
+        try:
+            yield partials
+            publish_files(dict(zip(partials, destinations, strict=True)))
+        except BaseException:
+            for partial in partials:
+                partial.unlink(missing_ok=True)
+            raise
+
+
+def publish_files(names: Mapping[Path, Path]) -> None:
+    """Gives finished files their names, with all of their bytes on disk.
+
+    Args:
+        names: The name from now on of each file, both on one file system. The files are renamed in
+            this order, so the last one is the mark of a whole set.
+    """
+    for partial in names:
+        sync(partial)
+    destinations = list(names.values())
     if len(destinations) > 1:  # an old mark must not stand beside new files, not even for a moment
         destinations[-1].unlink(missing_ok=True)
-    for partial, destination in zip(partials, destinations, strict=True):
+    for partial, destination in names.items():
         os.replace(partial, destination)
     for parent in {path.parent for path in destinations}:
-        _sync(parent)
+        sync(parent)
+
+
+@contextmanager
+def new_parents(*paths: Path) -> Iterator[None]:
+    """Makes the missing parents of paths, and removes them again where the block fails.
+
+    Raises:
+        Bc2Error: A parent is a file.
+    """
+    made = _make_parents(paths)
+    try:
+        yield
+    except BaseException:
+        for folder in reversed(made):
+            with suppress(OSError):  # something was put there that stays
+                folder.rmdir()
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -137,11 +162,12 @@ def _partial(destination: Path) -> Path:
 def _sync_tree(root: Path) -> None:
     for folder, _, names in os.walk(root):
         for name in names:
-            _sync(Path(folder) / name)
-        _sync(Path(folder))
+            sync(Path(folder) / name)
+        sync(Path(folder))
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Makes sure that the bytes of a file, or the names in a directory, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,21 +1,21 @@
-"""From a batch of rows to documents of ids and labels: the work of one worker.
+"""From a batch of rows to documents of ids and labels.
 
 Nothing here keeps state between batches, so batches can be encoded anywhere and in any order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bc2_data.errors import DataError
-from bc2_data.handlers.base import Handler, Sample, Text, Unusable
-from bc2_data.sources import Batch, Row, Source, place
-from bc2_data.special_tokens import SpecialTokenError
+from bc2_data.assembly import Assembly
+from bc2_data.documents import Documents
+from bc2_data.errors import DataError, TextError
+from bc2_data.handlers.base import Handler, Sample, Unusable
+from bc2_data.sources import Batch, Source
 from bc2_data.tokenizer import Tokenizer
 from bc2_data.vocab import IGNORE_INDEX
 
@@ -28,31 +28,22 @@ class LengthLimit:
     """What happens to documents of more than so many tokens.
 
     Attributes:
-        tokens: The most tokens that a document may have, EOS included.
+        tokens: The most tokens that a document may have, EOS included; None for any number.
         overlong: ``drop`` leaves the document out, ``truncate`` keeps its first tokens, ``error``
-            stops.
+            stops. A row of more bytes than its source holds in memory is dropped under
+            ``truncate`` too: a part of a row is no row.
+        name: What messages call it.
     """
 
-    tokens: int
-    overlong: Overlong
+    tokens: int | None = None
+    overlong: Overlong = "drop"
+    name: str = "--max-length"
 
     def __post_init__(self) -> None:
-        if self.tokens < 2:
+        if self.tokens is not None and self.tokens < 2:
             raise DataError(
-                f"--max-length {self.tokens} leaves nothing to predict", "give at least 2 tokens"
+                f"{self.name} {self.tokens} leaves nothing to predict", "give at least 2 tokens"
             )
-
-
-class Document(NamedTuple):
-    """One document.
-
-    Attributes:
-        ids: int32 (tokens,).
-        labels: int32 (tokens,), unshifted, -100 where nothing is trained.
-    """
-
-    ids: NDArray[np.int32]
-    labels: NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +63,23 @@ class Finding:
     hint: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Encoded:
     """What became of one batch.
 
     Attributes:
         documents: In the order of their rows.
-        dropped: Rows that gave no document.
-        truncated: Rows whose document lost its end.
+        dropped: Rows that gave no document, in order.
+        truncated: Rows whose document lost its end, in order.
     """
 
-    documents: list[Document] = field(default_factory=list)
-    dropped: list[Finding] = field(default_factory=list)
-    truncated: list[Finding] = field(default_factory=list)
+    documents: Documents
+    dropped: list[Finding]
+    truncated: list[Finding]
 
 
 def encode_batch(
-    batch: Batch, source: Source, handler: Handler, tokenizer: Tokenizer, limit: LengthLimit | None
+    batch: Batch, source: Source, handler: Handler, tokenizer: Tokenizer, limit: LengthLimit
 ) -> Encoded:
     """Encodes some consecutive rows of one file.
 
@@ -97,77 +88,80 @@ def encode_batch(
         source: The file they are from, for errors.
         handler: Makes samples of rows.
         tokenizer: Encodes texts.
-        limit: Concerning long documents; None for no limit.
+        limit: Concerning long documents.
 
     Raises:
-        DataError: A literal special token, or an overlong document, where the user wants to stop.
+        DataError: A literal special token, or an overlong row, where the user wants to stop; or a
+            fast engine that differs from its reference.
     """
-    encoded = Encoded()
-    encoded.dropped += [Finding("bad_row", row.number, row.why) for row in batch.broken]
-    samples: list[tuple[Row, Sample]] = []
+    dropped = [Finding(row.reason, row.number, row.why) for row in batch.broken]
+    if limit.overlong == "error":
+        _refuse_too_large(dropped, source)
+    numbers: list[int] = []
+    samples: list[Sample] = []
     for row in batch.rows:
         try:
-            samples.append((row, handler.render(row.fields)))
+            samples.append(handler.render(row.fields))
         except Unusable as unusable:
-            finding = Finding(unusable.reason, row.number, unusable.why, unusable.hint)
-            encoded.dropped.append(finding)
-    texts = _encode_texts(samples, source, tokenizer)
-    for row, sample in samples:
-        _add(_assemble(sample, texts), row.number, source, limit, encoded)
-    encoded.dropped.sort(key=lambda finding: finding.number)
-    return encoded
-
-
-def _encode_texts(
-    samples: list[tuple[Row, Sample]], source: Source, tokenizer: Tokenizer
-) -> Iterator[NDArray[np.int32]]:
-    """Encodes all texts of a batch in one call, in the order in which the samples hold them."""
-    texts = [
-        (row.number, part.text)
-        for row, sample in samples
-        for part in sample
-        if isinstance(part, Text)
-    ]
-    try:
-        return iter(tokenizer.encode([text for _, text in texts]))
-    except SpecialTokenError as error:
-        number, _ = texts[error.index]
-        raise DataError(f"{place(source, number)}: {error.message}", error.hint) from error
-
-
-def _assemble(sample: Sample, texts: Iterator[NDArray[np.int32]]) -> Document:
-    ids: list[NDArray[np.int32]] = []
-    labels: list[NDArray[np.int32]] = []
-    for part in sample:
-        if isinstance(part, Text):
-            tokens = next(texts)
-            ids.append(tokens)
-            labels.append(tokens if part.trained else np.full_like(tokens, IGNORE_INDEX))
+            dropped.append(Finding(unusable.reason, row.number, unusable.why, unusable.hint))
         else:
-            ids.append(np.array([part.id], dtype=np.int32))
-            labels.append(np.array([part.label], dtype=np.int32))
-    if len(ids) == 1:
-        return Document(ids[0], labels[0])
-    return Document(np.concatenate(ids), np.concatenate(labels))
+            numbers.append(row.number)
+    assembly = Assembly(samples)
+    try:
+        ids, text_lengths = tokenizer.encode_flat(assembly.texts)
+    except TextError as error:
+        number = numbers[assembly.sample_of(error.index)]
+        raise DataError(f"{source.place(number)}: {error.message}", error.hint) from error
+    documents = assembly.documents(ids, text_lengths, labelled=handler.kind == "instruction")
+
+    kept, too_long, truncated = _shortened(documents, numbers, source, limit)
+    dropped += too_long
+    if not kept.all() or truncated:
+        documents = documents.cut(kept)
+    dropped.sort(key=lambda finding: finding.number)
+    return Encoded(documents, dropped, truncated)
 
 
-def _add(
-    document: Document, number: int, source: Source, limit: LengthLimit | None, encoded: Encoded
-) -> None:
-    length = len(document.ids)
-    if limit is not None and length > limit.tokens:
-        why = f"{length:,} tokens, --max-length is {limit.tokens:,}"
+def _refuse_too_large(broken: list[Finding], source: Source) -> None:
+    for row in broken:
+        if row.reason == "too_large":
+            raise DataError(
+                f"{source.place(row.number)}: {row.why}",
+                "choose --overlong drop, or give a larger --max-row-bytes",
+            )
+
+
+def _shortened(
+    documents: Documents, numbers: list[int], source: Source, limit: LengthLimit
+) -> tuple[NDArray[np.int32], list[Finding], list[Finding]]:
+    """Applies the limit.
+
+    Returns:
+        How many tokens are left of each document, and the findings about documents dropped and
+        truncated.
+    """
+    dropped: list[Finding] = []
+    truncated: list[Finding] = []
+    lengths = documents.lengths.copy()
+    for index in np.flatnonzero(lengths == 0).tolist():
+        dropped.append(Finding("no_text", numbers[index], "no token comes of it"))
+    if limit.tokens is None:
+        return lengths, dropped, truncated
+    for index in np.flatnonzero(lengths > limit.tokens).tolist():
+        number = numbers[index]
+        why = f"{lengths[index]:,} tokens, {limit.name} is {limit.tokens:,}"
         if limit.overlong == "error":
             raise DataError(
-                f"{place(source, number)}: {why}", "choose --overlong drop or --overlong truncate"
+                f"{source.place(number)}: {why}", "choose --overlong drop or --overlong truncate"
             )
         if limit.overlong == "drop":
-            encoded.dropped.append(Finding("too_long", number, why))
-            return
-        document = Document(document.ids[: limit.tokens], document.labels[: limit.tokens])
-        # The first label is never a target. An answer that begins beyond the limit leaves none.
-        if (document.labels[1:] == IGNORE_INDEX).all():
-            encoded.dropped.append(Finding("nothing_trained", number, why))
-            return
-        encoded.truncated.append(Finding("too_long", number, why))
-    encoded.documents.append(document)
+            dropped.append(Finding("too_long", number, why))
+            lengths[index] = 0
+        elif (documents[index].labels[1 : limit.tokens] == IGNORE_INDEX).all():
+            # The answer begins beyond the limit; the first label is never a target.
+            dropped.append(Finding("nothing_trained", number, why))
+            lengths[index] = 0
+        else:
+            truncated.append(Finding("too_long", number, why))
+            lengths[index] = limit.tokens
+    return lengths, dropped, truncated

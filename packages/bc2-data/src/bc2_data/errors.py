@@ -31,6 +31,18 @@ class DataError(Bc2Error):
     """Base of the errors that bc2-data raises."""
 
 
+class TextError(DataError):
+    """One of several texts cannot be encoded; who knows where it came from adds the place.
+
+    Attributes:
+        index: Which of the texts handed over.
+    """
+
+    def __init__(self, message: str, hint: str, index: int) -> None:
+        super().__init__(message, hint)
+        self.index = index
+
+
 _MOST_NAMES = 24  # a longer list helps nobody
 
 

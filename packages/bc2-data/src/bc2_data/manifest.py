@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bc2_data.checksum import sha256
+from bc2_data.checksum import DigestWriter
 from bc2_data.errors import DataError
 from bc2_data.handlers.base import Kind
 
+EXAMPLES = 20
 _VERSION = 1
-_EXAMPLES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +23,15 @@ class InputFile:
 
     Attributes:
         path: As the user gave it.
-        size: Bytes.
-        sha256: 64 hexadecimal digits.
+        size: Bytes; None where its storage does not tell.
+        sha256: 64 hexadecimal digits. None in the manifest of a part of a job, for a file that an
+            earlier part begins and so takes the checksum of.
         rows: Rows read, dropped ones included.
     """
 
     path: str
-    size: int
-    sha256: str
+    size: int | None
+    sha256: str | None
     rows: int
 
 
@@ -83,9 +85,54 @@ class Tally:
 
     def add(self, example: str) -> None:
         """Counts one row."""
-        self.count += 1
-        if len(self.examples) < _EXAMPLES:
-            self.examples.append(example)
+        self.add_many(1, [example])
+
+    def add_many(self, count: int, examples: Iterable[str]) -> None:
+        """Counts some rows.
+
+        Args:
+            count: How many.
+            examples: The first of them, taken only as far as they are kept.
+        """
+        self.count += count
+        self.examples += islice(examples, EXAMPLES - len(self.examples))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """How conversations share rows.
+
+    Attributes:
+        seq_length: Predictions in a training sample; a row holds up to seq_length + 1 tokens.
+        overlong: What became of conversations that are longer than a row.
+        conversations: Conversations in all rows.
+    """
+
+    seq_length: int
+    overlong: str
+    conversations: int
+
+    @property
+    def capacity(self) -> int:
+        """Most tokens in a row."""
+        return self.seq_length + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartOfJob:
+    """Which part of a job, done on several machines, a dataset is.
+
+    Attributes:
+        rank: Number of the part, from 0.
+        world_size: Number of parts.
+        job: SHA-256 of what the job is; equal in all of its parts.
+        first_input: Place of the part's first input among the inputs of the whole job.
+    """
+
+    rank: int
+    world_size: int
+    job: str
+    first_input: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +151,8 @@ class Manifest:
         trained_tokens: Predictions that are trained; None for pretraining data, where all are.
         dropped: Rows that gave no document, by reason.
         truncated: Rows whose document lost its end, by reason.
+        packing: How conversations share documents; None where each has its own.
+        part: Which part of a job this is; None for a whole one.
     """
 
     bc2_data: str
@@ -117,6 +166,8 @@ class Manifest:
     trained_tokens: int | None
     dropped: Mapping[str, Tally]
     truncated: Mapping[str, Tally]
+    packing: Packing | None = None
+    part: PartOfJob | None = None
 
     def to_json(self) -> str:
         """Returns the file's text; equal runs give equal text."""
@@ -124,11 +175,9 @@ class Manifest:
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def output_files(files: Iterable[tuple[Path, str]]) -> list[OutputFile]:
-    """Describes written files, each given with the name it will have."""
-    return [
-        OutputFile(name=name, size=path.stat().st_size, sha256=sha256(path)) for path, name in files
-    ]
+def written_file(file: DigestWriter) -> OutputFile:
+    """Describes a file that was just written, under the name that it has."""
+    return OutputFile(name=file.path.name, size=file.size, sha256=file.sha256)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -145,6 +194,10 @@ def read_manifest(path: Path) -> Manifest:
         content["inputs"] = [InputFile(**entry) for entry in content["inputs"]]
         content["outputs"] = [OutputFile(**entry) for entry in content["outputs"]]
         content["tokenizer"] = TokenizerUse(**content["tokenizer"])
+        if content.get("packing"):
+            content["packing"] = Packing(**content["packing"])
+        if content.get("part"):
+            content["part"] = PartOfJob(**content["part"])
         for name in ("dropped", "truncated"):
             content[name] = {reason: Tally(**tally) for reason, tally in content[name].items()}
         return Manifest(**content)

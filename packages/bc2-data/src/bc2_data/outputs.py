@@ -1,59 +1,88 @@
-"""The datasets that one run writes, side by side."""
+"""The files of a run, and how they come of the columns of its shards."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bc2_data.datasets import ATTENTION_MASK, INPUT_IDS, LABELS, TEXT
-from bc2_data.encoding import Document
+from bc2_data.checksum import DigestWriter
+from bc2_data.datasets import (
+    ATTENTION_MASK,
+    INPUT_IDS,
+    LABELS,
+    TEXT,
+    dataset_prefixes,
+    manifest_path,
+)
 from bc2_data.handlers.base import Kind
-from bc2_data.indexed import IndexedWriter
+from bc2_data.indexed import bin_path, idx_path, write_index
+from bc2_data.manifest import OutputFile, written_file
+from bc2_data.shards import columns
+from bc2_data.shards.joining import JoinedColumn
+
+_CHUNK = 1 << 18
+_COLUMNS = {TEXT: columns.IDS, INPUT_IDS: columns.IDS, LABELS: columns.LABELS}
 
 
-class DatasetWriters:
-    """Writes documents into every dataset of their kind; the same index results in each.
+def output_paths(prefix: Path, kind: Kind) -> list[Path]:
+    """Returns all files of a run; its mark, the manifest, is the last."""
+    datasets = dataset_prefixes(prefix, kind).values()
+    files = [path for dataset in datasets for path in (bin_path(dataset), idx_path(dataset))]
+    return [*files, manifest_path(prefix)]
 
-    Used as a context manager: the indices are written when the block ends well.
 
-    Args:
-        kind: Pretraining data has one dataset, instruction data has three.
-        files: Where each dataset of `bc2_data.datasets.dataset_prefixes` goes, by key: its .bin
-            and its .idx.
+def joined_paths(prefix: Path, kind: Kind) -> dict[str, Path]:
+    """Returns where each column of all shards goes: the ids and labels are datasets' tokens."""
+    paths = {columns.LENGTHS: prefix.with_name("lengths")}
+    for key, dataset in dataset_prefixes(prefix, kind).items():
+        if key in _COLUMNS:
+            paths[_COLUMNS[key]] = bin_path(dataset)
+    return paths
+
+
+def finish_datasets(
+    prefix: Path, kind: Kind, joined: Mapping[str, JoinedColumn]
+) -> list[OutputFile]:
+    """Writes what the datasets at a prefix lack beside their joined columns.
+
+    These are their indices and, of instruction data, the attention mask, which is 1 everywhere.
+
+    Returns:
+        All files of the datasets.
     """
+    lengths = _Lengths(joined[columns.LENGTHS].path)
+    files = []
+    for key, dataset in dataset_prefixes(prefix, kind).items():
+        if key == ATTENTION_MASK:
+            files.append(_write_ones(bin_path(dataset), joined[columns.IDS].size // 4))
+        else:
+            column = joined[_COLUMNS[key]]
+            files.append(OutputFile(name=column.path.name, size=column.size, sha256=column.sha256))
+        with DigestWriter(idx_path(dataset)) as file:
+            write_index(file.write, lengths)
+            files.append(written_file(file))
+    return files
 
-    def __init__(self, kind: Kind, files: dict[str, tuple[Path, Path]]) -> None:
-        self._kind = kind
-        self._stack = ExitStack()
-        with self._stack:
-            self._writers = {
-                key: self._stack.enter_context(IndexedWriter(*paths))
-                for key, paths in files.items()
-            }
-            self._stack = self._stack.pop_all()
 
-    def __enter__(self) -> Self:
-        return self
+@dataclass(frozen=True)
+class _Lengths:
+    """The lengths of all documents, read anew each time."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+    path: Path
 
-    def add(self, documents: Sequence[Document]) -> None:
-        """Appends documents to each dataset."""
-        ids = [document.ids for document in documents]
-        if self._kind == "pretrain":
-            self._writers[TEXT].add(ids)
-            return
-        self._writers[INPUT_IDS].add(ids)
-        self._writers[LABELS].add([document.labels for document in documents])
-        self._writers[ATTENTION_MASK].add([np.ones_like(tokens) for tokens in ids])
+    def __iter__(self) -> Iterator[NDArray[np.int32]]:
+        with open(self.path, "rb") as file:
+            while len(chunk := np.fromfile(file, "<i4", _CHUNK)):
+                yield chunk
+
+
+def _write_ones(path: Path, tokens: int) -> OutputFile:
+    ones = np.ones(_CHUNK, dtype="<i4")
+    with DigestWriter(path) as file:
+        for first in range(0, tokens, _CHUNK):
+            file.write(ones[: tokens - first].data)
+        return written_file(file)

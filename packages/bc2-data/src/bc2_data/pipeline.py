@@ -2,217 +2,158 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections import defaultdict
+from contextlib import closing
+from dataclasses import replace
 
-import numpy as np
-
-from bc2_data import __version__
-from bc2_data.atomic import new_files, refuse_existing
-from bc2_data.checksum import sha256
-from bc2_data.datasets import dataset_prefixes, manifest_path
-from bc2_data.encoding import Encoded, Finding, LengthLimit, encode_batch
+from bc2_data.atomic import refuse_existing
+from bc2_data.config import TokenizeConfig
+from bc2_data.datasets import manifest_path
 from bc2_data.errors import DataError
-from bc2_data.handlers import HandlerOptions, make_handler
-from bc2_data.handlers.base import Handler, Kind
-from bc2_data.indexed import bin_path, idx_path
-from bc2_data.manifest import InputFile, Manifest, Tally, TokenizerUse, output_files
-from bc2_data.outputs import DatasetWriters
-from bc2_data.sources import Source, open_sources, place
-from bc2_data.special_tokens import Policy
+from bc2_data.handlers import make_handler
+from bc2_data.handlers.base import Kind
+from bc2_data.job import Job
+from bc2_data.launchers import Task, make_launcher
+from bc2_data.manifest import Manifest, read_manifest
+from bc2_data.outputs import finish_datasets, joined_paths, output_paths
+from bc2_data.shards.joining import Joiner
+from bc2_data.shards.plan import make_plan
+from bc2_data.shards.report import Progress, ShardReport
+from bc2_data.shards.tasks import Encoder, EncodeShard, Event, HashInput, InputChecksum
+from bc2_data.shards.totals import Totals
+from bc2_data.shards.workspace import Workspace, open_workspace
+from bc2_data.sources import open_sources
 from bc2_data.throughput import Throughput
-from bc2_data.tokenizer import Tokenizer, load_tokenizer
-from bc2_data.vocab import IGNORE_INDEX
+from bc2_data.tokenizer import load_tokenizer
 
-# A file whose first rows are all unusable is the wrong file, not a file with bad rows.
-_PATIENCE_ROWS = 100
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizeConfig:
-    """What to tokenise, and how.
-
-    Attributes:
-        inputs: Files and folders, in order.
-        tokenizer: Directory with tokenizer.model, or the file.
-        output_prefix: Path that the names of all outputs begin with.
-        handler: Format of the rows, one of `bc2_data.handlers.HANDLERS`.
-        handler_options: What was said about the format.
-        limit: Concerning long documents; None for no limit.
-        special_tokens: What to do with special tokens that stand literally in a text.
-        log_interval: A line on stderr for every so many documents; None for none.
-        overwrite: Whether existing outputs may be replaced.
-    """
-
-    inputs: Sequence[Path]
-    tokenizer: Path
-    output_prefix: Path
-    handler: str = "text"
-    handler_options: HandlerOptions = field(default_factory=HandlerOptions)
-    limit: LengthLimit | None = None
-    special_tokens: Policy = "escape"
-    log_interval: int | None = None
-    overwrite: bool = False
+__all__ = ["TokenizeConfig", "tokenize"]
 
 
 def tokenize(config: TokenizeConfig) -> Manifest:
     """Writes the datasets of all inputs and their manifest.
 
-    The outputs appear at the end, the manifest last; on an error nothing does.
+    The outputs appear at the end, the manifest last; on an error nothing does. Shards that were
+    finished before an error are kept beside the outputs, hidden, for a run that resumes.
 
     Raises:
-        DataError: An input cannot be used, or an output exists already.
+        DataError: An input cannot be used, an output exists already, a worker died, or an
+            interrupted run left work and the configuration does not say what to do with it.
     """
-    sources = open_sources(config.inputs)
-    tokenizer = load_tokenizer(config.tokenizer, config.special_tokens)
+    tokenizer = load_tokenizer(config.tokenizer, config.special_tokens, config.engine)
     handler = make_handler(config.handler, config.handler_options, tokenizer.special)
-    prefixes = dataset_prefixes(config.output_prefix, handler.kind)
-    files = [path for prefix in prefixes.values() for path in (bin_path(prefix), idx_path(prefix))]
-    manifest_file = manifest_path(config.output_prefix)
-    refuse_existing(*files, manifest_file, overwrite=config.overwrite)
+    config = _with_pack_limit(config, handler.kind)
+    plan = make_plan(open_sources(config.inputs, config.max_row_bytes))
+    job = Job(config, plan, tokenizer, handler.kind)
+    destinations = output_paths(config.prefix, job.kind)
+    with open_workspace(
+        config.prefix, job.describe(), resume=config.resume, overwrite=config.overwrite
+    ) as workspace:
+        is_done = config.resume and job.is_done(destinations)
+        if not (is_done or workspace.is_finished):
+            refuse_existing(*destinations, overwrite=config.overwrite)
+            _fill(workspace, job)
+        workspace.publish(destinations)
+    return read_manifest(destinations[-1])
 
-    summary = _Summary(handler.kind)
-    total_bytes = sum(source.path.stat().st_size for source in sources)
-    with new_files(*files, manifest_file) as (*partials, manifest_partial):
-        pairs = dict(zip(prefixes, zip(partials[::2], partials[1::2], strict=True), strict=True))
-        with (
-            Throughput(total_bytes, config.log_interval) as throughput,
-            DatasetWriters(handler.kind, pairs) as writers,
-        ):
-            for source in sources:
-                summary.open(source)
-                for size, encoded in _encode_source(source, handler, tokenizer, config.limit):
-                    writers.add(encoded.documents)
-                    tokens = summary.add(source, encoded)
-                    throughput.advance(size=size, documents=len(encoded.documents), tokens=tokens)
-        if not summary.documents:
-            raise DataError(
-                f"no document is left of {summary.rows:,} rows ({summary.losses() or 'no rows'})",
-                "look at the rows, --handler and --max-length",
-            )
-        manifest = Manifest(
-            bc2_data=__version__,
-            kind=handler.kind,
-            options=_options(config),
-            inputs=summary.inputs(),
-            tokenizer=_tokenizer_use(tokenizer),
-            outputs=output_files(zip(partials, (file.name for file in files), strict=True)),
-            documents=summary.documents,
-            tokens=summary.tokens,
-            trained_tokens=summary.trained_tokens,
-            dropped=summary.dropped,
-            truncated=summary.truncated,
+
+def _fill(workspace: Workspace, job: Job) -> None:
+    """Writes all outputs into a workspace."""
+    # What is packed comes of whole datasets, which are no outputs then.
+    staging = workspace.folder if job.config.pack else workspace.outputs
+    prefix = staging / job.config.prefix.name
+    totals = Totals(job.plan)
+    joiner = Joiner(
+        workspace.folder,
+        joined_paths(prefix, job.kind),
+        [shard.index for shard in job.shards],
+        totals.add,
+    )
+    _encode(workspace, job, joiner)
+    if not totals.documents and job.config.part is None:
+        workspace.discard()  # to resume would end here again
+        raise DataError(
+            f"no document is left of {totals.rows.total():,} rows "
+            f"({totals.describe_losses() or 'no rows'})",
+            "look at the rows, --handler and --max-length",
         )
-        manifest_partial.write_text(manifest.to_json(), encoding="utf-8")
-    return manifest
+    files = finish_datasets(prefix, job.kind, joiner.columns)
+    manifest = job.manifest(totals, workspace.input_checksums(), files)
+    manifest_path(prefix).write_text(manifest.to_json(), encoding="utf-8")
+    if job.config.pack:
+        from bc2_data.packing import pack
+
+        pack(
+            prefix,
+            workspace.outputs / prefix.name,
+            job.config.pack,
+            overlong=job.config.limit.overlong,
+            overwrite=True,
+            inputs=manifest.inputs,
+        )
 
 
-def _encode_source(
-    source: Source, handler: Handler, tokenizer: Tokenizer, limit: LengthLimit | None
-) -> Iterator[tuple[int, Encoded]]:
-    """Yields what became of each batch of a file, with the bytes of the file it took."""
-    rows = 0
-    unusable: list[Finding] = []
-    for batch in source.batches(handler.columns):
-        encoded = encode_batch(batch, source, handler, tokenizer, limit)
-        yield batch.size, encoded
-        if len(unusable) == rows:  # no usable row so far
-            unusable += [finding for finding in encoded.dropped if finding.reason == "bad_row"]
-        rows += len(batch)
-        if len(unusable) == rows >= _PATIENCE_ROWS:
-            raise _wrong_file(source, unusable)
-    if rows and len(unusable) == rows:
-        raise _wrong_file(source, unusable)
+def _encode(workspace: Workspace, job: Job, joiner: Joiner) -> None:
+    """Has every shard encoded that is not yet, and every input's checksum taken."""
+    config = job.config
+    done = joiner.resume(workspace.reports())
+    tasks = _tasks(workspace, job, {report.index for report in done})
+    launcher = make_launcher(config.launcher, config.workers)
+    with (
+        Throughput(job.size, sum(report.size for report in done), config.log_interval) as bar,
+        closing(launcher.run(tasks)) as events,
+    ):
+        for event in events:
+            match event:
+                case Progress():
+                    bar.advance(event)
+                case ShardReport():
+                    joiner.add(event)
+                case InputChecksum():
+                    workspace.keep_input_checksum(event.input, event.sha256)
 
 
-def _wrong_file(source: Source, unusable: list[Finding]) -> DataError:
-    first = unusable[0]
-    return DataError(
-        f"{place(source, first.number)}: {first.why}, and none of the first {len(unusable):,} "
-        f"{source.unit}s is usable",
-        first.hint or f"is {source.path.name} really {source.format} data for this --handler?",
+def _tasks(workspace: Workspace, job: Job, done: set[int]) -> list[Task[Event]]:
+    """Returns what is left to do, in the order of the inputs.
+
+    An input's checksum comes after its shards, while the file may still be in the system's cache.
+    """
+    config = job.config
+    encoder = Encoder(
+        tokenizer=config.tokenizer,
+        special_tokens=config.special_tokens,
+        engine=config.engine,
+        handler=config.handler,
+        handler_options=config.handler_options,
+        limit=config.limit,
     )
+    tasks: dict[int, list[Task[Event]]] = defaultdict(list)
+    for shard in job.shards:
+        if shard.index not in done:
+            tasks[shard.input].append(EncodeShard(encoder, shard, workspace.folder))
+    for number in set(job.begun_inputs) - workspace.input_checksums().keys():
+        tasks[number].append(HashInput(number, job.plan.inputs[number].location))
+    return [task for number in sorted(tasks) for task in tasks[number]]
 
 
-class _Summary:
-    """Adds up what became of all rows."""
+def _with_pack_limit(config: TokenizeConfig, kind: Kind) -> TokenizeConfig:
+    """Returns a configuration that lets no conversation be longer than a row of its pack.
 
-    def __init__(self, kind: Kind) -> None:
-        self.documents = 0
-        self.tokens = 0
-        self.trained_tokens: int | None = 0 if kind == "instruction" else None
-        self.dropped: dict[str, Tally] = {}
-        self.truncated: dict[str, Tally] = {}
-        self._rows: list[tuple[Source, int]] = []
-
-    @property
-    def rows(self) -> int:
-        return sum(rows for _, rows in self._rows)
-
-    def open(self, source: Source) -> None:
-        """Begins a file; the same file may come twice."""
-        self._rows.append((source, 0))
-
-    def add(self, source: Source, encoded: Encoded) -> int:
-        """Adds one batch of the file opened last and returns its number of tokens."""
-        _, rows = self._rows[-1]
-        self._rows[-1] = (source, rows + len(encoded.documents) + len(encoded.dropped))
-        for tallies, findings in (
-            (self.dropped, encoded.dropped),
-            (self.truncated, encoded.truncated),
-        ):
-            for finding in findings:
-                tally = tallies.setdefault(finding.reason, Tally())
-                tally.add(f"{place(source, finding.number)}: {finding.why}")
-        tokens = sum(len(document.ids) for document in encoded.documents)
-        self.documents += len(encoded.documents)
-        self.tokens += tokens
-        if self.trained_tokens is not None:
-            self.trained_tokens += sum(
-                int(np.count_nonzero(document.labels[1:] != IGNORE_INDEX))
-                for document in encoded.documents
-            )
-        return tokens
-
-    def losses(self) -> str:
-        """Returns the dropped rows by reason, as in ``no_text: 3, bad_row: 1``."""
-        return ", ".join(f"{reason}: {tally.count:,}" for reason, tally in self.dropped.items())
-
-    def inputs(self) -> list[InputFile]:
-        """Describes the files; reads each once more for its checksum."""
-        return [
-            InputFile(
-                path=str(source.path),
-                size=source.path.stat().st_size,
-                sha256=sha256(source.path),
-                rows=rows,
-            )
-            for source, rows in self._rows
-        ]
-
-
-def _options(config: TokenizeConfig) -> dict[str, Any]:
-    """Returns what was asked for and changes the output, by option."""
-    options = config.handler_options
-    asked = {
-        "handler": config.handler,
-        "text_key": options.text_key,
-        "template": options.template,
-        "append_eos": options.append_eos,
-        "max_length": config.limit.tokens if config.limit else None,
-        "overlong": config.limit.overlong if config.limit else None,
-    }
-    return {name: value for name, value in asked.items() if value is not None}
-
-
-def _tokenizer_use(tokenizer: Tokenizer) -> TokenizerUse:
-    return TokenizerUse(
-        path=str(tokenizer.path),
-        sha256=tokenizer.sha256,
-        vocab_size=tokenizer.vocab_size,
-        engine=tokenizer.engine,
-        special_tokens=tokenizer.policy,
-        special_literals=dict(sorted(tokenizer.special_literals.items())),
-    )
+    Raises:
+        DataError: This job cannot be packed.
+    """
+    if config.pack is None:
+        return config
+    if kind == "pretrain":
+        raise DataError(
+            f"--handler {config.handler} makes pretraining data, which needs no packing",
+            "leave --pack out: samples are cut from one stream of all documents",
+        )
+    if config.part is not None:
+        raise DataError(
+            "a part of a job is not packed by itself",
+            "leave --pack out, merge the parts with bc2-data merge, and then use bc2-data pack",
+        )
+    capacity = config.pack + 1
+    most = min(config.limit.tokens or capacity, capacity)
+    limit = replace(config.limit, tokens=most, name="the room in a packed row")
+    return replace(config, limit=limit)

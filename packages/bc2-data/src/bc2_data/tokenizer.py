@@ -1,75 +1,63 @@
-"""Baichuan2's tokenizer: text in, int32 ids out, special tokens in the text under control."""
+"""A tokenizer file: text in, int32 ids out, special tokens in the text under control."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bc2_data.checksum import sha256
-from bc2_data.engines import Engine
-from bc2_data.errors import DataError
+from bc2_data.engines import EngineChoice, open_encoder, open_engine
+from bc2_data.engines.base import FlatIds
+from bc2_data.errors import DataError, TextError
 from bc2_data.file_types import foreign_content
 from bc2_data.special_tokens import Policy, SpecialTokenGuard
 
 MODEL_NAME = "tokenizer.model"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpecialIds:
-    """The ids that a layout puts between texts.
-
-    Attributes:
-        bos: ``<s>``; Baichuan2 never adds it by itself.
-        eos: ``</s>``, the end of a document or of an answer.
-        pad: ``<unk>``, which Baichuan2 pads with.
-        user: ``<reserved_106>``, which opens a user's turn; None where the vocabulary lacks it.
-        assistant: ``<reserved_107>``, which opens an answer; None where the vocabulary lacks it.
-    """
-
-    bos: int
-    eos: int
-    pad: int
-    user: int | None
-    assistant: int | None
+JSON_NAME = "tokenizer.json"
 
 
 class Tokenizer:
-    """One tokenizer.model with an engine and a policy for special tokens in the text.
+    """One tokenizer file with an engine and a policy for special tokens in the text.
 
     Args:
-        model: The model file.
-        engine: Encodes text as SentencePiece would.
+        file: A SentencePiece model, or a tokenizer.json of Hugging Face.
         special_tokens: What to do with special tokens that stand literally in a text.
+        engine: What encodes.
 
     Attributes:
-        path: The model file.
+        path: The file.
         sha256: Its SHA-256, 64 hexadecimal digits.
-        engine: Name of the engine.
+        engine: Name of the engine that encodes.
         vocab_size: Number of pieces.
         special: The ids that a layout puts between texts.
+        control: The ids that `decode` leaves out, with their names.
         policy: What happens to literal special tokens.
+
+    Raises:
+        DataError: The file is damaged, or the engine asked for cannot encode with it.
     """
 
-    def __init__(self, model: Path, engine: Engine, special_tokens: Policy) -> None:
-        self.path = model
-        self.sha256 = sha256(model)
-        self.engine = engine.name
-        self.vocab_size = engine.vocab_size
-        self.special = SpecialIds(
-            bos=self._required(engine, "<s>"),
-            eos=self._required(engine, "</s>"),
-            pad=self._required(engine, "<unk>"),
-            user=engine.piece_id("<reserved_106>"),
-            assistant=engine.piece_id("<reserved_107>"),
-        )
+    def __init__(
+        self, file: Path, special_tokens: Policy = "escape", engine: EngineChoice = "auto"
+    ) -> None:
+        self._reference = open_engine(file)
+        self.path = file
+        self.sha256 = sha256(file)
+        self._encoder = open_encoder(file, self.sha256, self._reference, engine)
+        self.engine = self._encoder.name
+        self.vocab_size = self._reference.vocab_size
+        self.special = self._reference.special
+        self.control = self._reference.control
         self.policy = special_tokens
-        self._engine = engine
         self._guard = SpecialTokenGuard(
-            special_tokens, lambda piece: engine.piece_id(piece) is not None
+            special_tokens,
+            self._reference.literals,
+            lambda piece: self._reference.piece_id(piece) is not None,
         )
 
     @property
@@ -81,15 +69,30 @@ class Tokenizer:
         """Returns the ids of each text, int32 of shape (tokens,); no BOS, no EOS.
 
         Raises:
-            SpecialTokenError: A text holds a special token literally and the policy is ``error``;
-                its ``index`` says which text.
+            TextError: As `encode_flat` does.
+        """
+        ids, lengths = self.encode_flat(texts)
+        ends = np.cumsum(lengths).tolist()
+        return [ids[start:end] for start, end in pairwise([0, *ends])]
+
+    def encode_flat(self, texts: Sequence[str]) -> FlatIds:
+        """Returns the ids of all texts in one array; no BOS, no EOS.
+
+        Raises:
+            TextError: A text holds a special token literally and the policy is ``error``, or the
+                fast engine differs from the reference; the error's ``index`` says which text.
         """
         parts = [self._guard.split(text, index) for index, text in enumerate(texts)]
-        encoded = iter(self._engine.encode([part for text in parts for part in text]))
-        return [
-            next(encoded) if len(text) == 1 else np.concatenate([next(encoded) for _ in text])
-            for text in parts
-        ]
+        ends = list(accumulate(map(len, parts)))
+        try:
+            encoded = self._encoder.encode(list(chain.from_iterable(parts)))
+        except TextError as error:
+            error.index = bisect_right(ends, error.index)
+            raise
+        if len(encoded.lengths) == len(texts):
+            return encoded
+        ends_of_parts = np.cumsum(encoded.lengths)
+        return FlatIds(encoded.ids, np.diff(ends_of_parts[np.array(ends) - 1], prepend=0))
 
     def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
         """Returns the text of the ids, without control tokens such as ``</s>``.
@@ -99,49 +102,43 @@ class Tokenizer:
         """
         numbers = [int(token) for token in ids]
         try:
-            return self._engine.decode(numbers)
+            return self._reference.decode(numbers)
         except IndexError as error:
             raise DataError(
                 f"id {max(numbers)} is outside the {self.vocab_size:,} pieces of {self.path}",
                 "use the tokenizer that the data was made with; its SHA-256 is in the manifest",
             ) from error
 
-    def _required(self, engine: Engine, piece: str) -> int:
-        token = engine.piece_id(piece)
-        if token is None:
-            raise DataError(
-                f"{self.path} has no piece {piece}", f"use the {MODEL_NAME} of a Baichuan2 release"
-            )
-        return token
 
-
-def load_tokenizer(path: Path | str, special_tokens: Policy = "escape") -> Tokenizer:
+def load_tokenizer(
+    path: Path | str, special_tokens: Policy = "escape", engine: EngineChoice = "auto"
+) -> Tokenizer:
     """Loads a tokenizer.
 
     Args:
-        path: A directory with tokenizer.model, such as a Baichuan2 release, or the file itself.
+        path: A directory with tokenizer.model, such as a Baichuan2 release, or else with
+            tokenizer.json; or the file itself.
         special_tokens: What to do with special tokens that stand literally in a text.
+        engine: What encodes; all engines give the same ids.
 
     Raises:
-        DataError: There is no model file, or it is damaged.
+        DataError: There is no tokenizer file, it is damaged, or the engine cannot encode with it.
     """
-    from bc2_data.engines.sentencepiece import SentencePieceEngine
-
-    model = _model_file(Path(path))
-    return Tokenizer(model, SentencePieceEngine(model), special_tokens)
+    return Tokenizer(_file(Path(path)), special_tokens, engine)
 
 
-def _model_file(path: Path) -> Path:
-    model = path / MODEL_NAME if path.is_dir() else path
-    if not model.is_file():
+def _file(path: Path) -> Path:
+    candidates = [path / MODEL_NAME, path / JSON_NAME] if path.is_dir() else [path]
+    file = next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
+    if not file.is_file():
         raise DataError(
-            f"no tokenizer at {model}",
-            f"give a directory that holds {MODEL_NAME}, or the file itself",
+            f"no tokenizer at {file}",
+            f"give a directory that holds {MODEL_NAME} or {JSON_NAME}, or the file itself",
         )
-    content = foreign_content(model)
+    content = foreign_content(file)
     if content:
         raise DataError(
-            f"{model} is {content}, not a SentencePiece model",
+            f"{file} is {content}, not a tokenizer",
             "download the file itself: the address has /resolve/ in it, not /blob/",
         )
-    return model
+    return file

@@ -1,16 +1,18 @@
-"""The reference engine: Google's sentencepiece library, one thread."""
+"""The reference engine for a SentencePiece model: Google's library, one thread."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 import sentencepiece
-from numpy.typing import NDArray
 
+from bc2_data.engines.base import FlatIds
 from bc2_data.errors import DataError
+from bc2_data.special_tokens import ASSISTANT, LITERALS, USER, SpecialIds
 
 
 class SentencePieceEngine:
@@ -20,10 +22,11 @@ class SentencePieceEngine:
         model: A SentencePiece model file, such as Baichuan2's tokenizer.model.
 
     Raises:
-        DataError: The file is no SentencePiece model.
+        DataError: The file is no SentencePiece model, or lacks the control tokens.
     """
 
-    name = "sentencepiece"
+    name: ClassVar[str] = "sentencepiece"
+    literals: ClassVar[re.Pattern[str]] = LITERALS
 
     def __init__(self, model: Path) -> None:
         try:
@@ -37,10 +40,22 @@ class SentencePieceEngine:
             ) from error
         self._unknown = self._processor.unk_id()
         self.vocab_size: int = self._processor.vocab_size()
+        self.special = SpecialIds(
+            bos=self._required("<s>", model),
+            eos=self._required("</s>", model),
+            pad=self._required("<unk>", model),
+            user=self.piece_id(USER),
+            assistant=self.piece_id(ASSISTANT),
+        )
+        self.control: Mapping[int, str] = {
+            self._required(piece, model): piece for piece in ("<unk>", "<s>", "</s>")
+        }
 
-    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Returns the ids of each text, int32 of shape (tokens,)."""
-        return cast("list[NDArray[np.int32]]", self._processor.encode_as_numpy(list(texts)))
+    def encode(self, texts: Sequence[str]) -> FlatIds:
+        """Returns the ids of each text."""
+        encoded = self._processor.encode_as_numpy(list(texts))
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        return FlatIds(np.concatenate([np.empty(0, np.int32), *encoded]), lengths)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of the ids, without control tokens."""
@@ -51,4 +66,12 @@ class SentencePieceEngine:
         token: int = self._processor.piece_to_id(piece)
         if token == self._unknown and self._processor.id_to_piece(token) != piece:
             return None
+        return token
+
+    def _required(self, piece: str, model: Path) -> int:
+        token = self.piece_id(piece)
+        if token is None:
+            raise DataError(
+                f"{model} has no piece {piece}", "use the tokenizer.model of a Baichuan2 release"
+            )
         return token

@@ -1,70 +1,97 @@
-"""The formats of data by name, and the options that each one takes."""
+"""The formats of data by name, ours and those that other distributions bring along.
+
+A handler is made by a callable that takes `HandlerOptions` and the tokenizer's `SpecialIds`. A
+distribution adds one by an entry point of the group ``bc2_data.handlers``, in its pyproject.toml:
+
+    [project.entry-points."bc2_data.handlers"]
+    my-format = "my_package.my_module:MyHandler.create"
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
 
 from bc2_data.errors import DataError, nearest
+from bc2_data.handlers.options import TEMPLATES, HandlerOptions, TemplateName
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from bc2_data.handlers.base import Handler
-    from bc2_data.handlers.templates import Template
-    from bc2_data.tokenizer import SpecialIds
+    from bc2_data.special_tokens import SpecialIds
 
-HANDLERS = ("text", "alpaca", "moss")
-TemplateName = Literal["baichuan2", "ascendspeed"]
-TEMPLATES: tuple[TemplateName, ...] = get_args(TemplateName)
+    MakeHandler = Callable[[HandlerOptions, SpecialIds], Handler]
+
+__all__ = [
+    "HANDLERS",
+    "TEMPLATES",
+    "HandlerOptions",
+    "TemplateName",
+    "handler_names",
+    "make_handler",
+]
+
+_GROUP = "bc2_data.handlers"
+_OURS = {
+    "text": ("bc2_data.handlers.text", "TextHandler"),
+    "alpaca": ("bc2_data.handlers.alpaca", "AlpacaHandler"),
+    "alpaca-pretrain": ("bc2_data.handlers.alpaca_pretrain", "AlpacaPretrainHandler"),
+    "moss": ("bc2_data.handlers.moss", "MossHandler"),
+    "messages": ("bc2_data.handlers.messages", "MessagesHandler"),
+}
+
+HANDLERS = tuple(_OURS)
+"""The names of our own handlers."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class HandlerOptions:
-    """What can be said about a handler; None means its default.
-
-    Attributes:
-        text_key: The field that holds the text; of ``text`` alone, ``text`` by default.
-        template: Layout of conversations; of instruction handlers, ``baichuan2`` by default.
-        append_eos: Whether every document ends with EOS; Baichuan2's own layout always does.
-    """
-
-    text_key: str | None = None
-    template: TemplateName | None = None
-    append_eos: bool = False
+def handler_names() -> tuple[str, ...]:
+    """Returns the names of all handlers, those of other distributions included."""
+    return HANDLERS + tuple(sorted({entry.name for entry in _theirs()} - _OURS.keys()))
 
 
 def make_handler(name: str, options: HandlerOptions, special: SpecialIds) -> Handler:
     """Returns the handler of a format.
 
     Args:
-        name: One of `HANDLERS`.
+        name: One of `handler_names`.
         options: What was said about it.
         special: The tokenizer's special ids.
 
     Raises:
-        DataError: The name is unknown, or an option does not concern this handler.
+        DataError: The name is unknown, the handler cannot be loaded, or an option does not concern
+            it.
     """
-    from bc2_data.handlers.alpaca import AlpacaHandler
-    from bc2_data.handlers.moss import MossHandler
-    from bc2_data.handlers.text import TextHandler
-
-    if name not in HANDLERS:
-        raise DataError(f"unknown handler {name!r}", nearest(name, HANDLERS))
-    if name == "text":
-        if options.template is not None:
-            raise DataError(
-                "--template is about conversations, --handler text has none",
-                "leave --template out, or choose --handler alpaca or moss",
-            )
-        return TextHandler(options.text_key or "text", special.eos if options.append_eos else None)
-    if options.text_key is not None:
-        raise DataError(f"--text-key is about --handler text, not {name}", "leave --text-key out")
-    template = _template(options, special)
-    return AlpacaHandler(template) if name == "alpaca" else MossHandler(template)
+    return _maker(name)(options, special)
 
 
-def _template(options: HandlerOptions, special: SpecialIds) -> Template:
-    from bc2_data.handlers.templates import AscendSpeedTemplate, Baichuan2Template
+def _maker(name: str) -> MakeHandler:
+    if name in _OURS:
+        module, handler = _OURS[name]
+        return cast("MakeHandler", getattr(import_module(module), handler).create)
+    found = [entry for entry in _theirs() if entry.name == name]
+    if not found:
+        raise DataError(f"unknown handler {name!r}", nearest(name, handler_names()))
+    if len({entry.value for entry in found}) > 1:
+        raise DataError(
+            f"several distributions bring a handler {name!r}: {', '.join(map(_origin, found))}",
+            "uninstall all but one of them",
+        )
+    try:
+        return cast("MakeHandler", found[0].load())
+    except Exception as error:  # whatever their module does
+        raise DataError(
+            f"handler {name!r} of {_origin(found[0])} cannot be loaded: {error}",
+            "mend or reinstall that distribution",
+        ) from error
 
-    if options.template == "ascendspeed":
-        return AscendSpeedTemplate(special, options.append_eos)
-    return Baichuan2Template(special)
+
+def _theirs() -> tuple[EntryPoint, ...]:
+    from importlib.metadata import entry_points  # a tenth of the time that `--help` may take
+
+    return tuple(entry_points(group=_GROUP))
+
+
+def _origin(entry: EntryPoint) -> str:
+    return f"{entry.dist.name if entry.dist else 'an unknown distribution'} ({entry.value})"

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 from bc2_data.errors import nearest
+from bc2_data.special_tokens import SpecialIds
 
 Kind = Literal["pretrain", "instruction"]
-Reason = Literal["no_text", "bad_row"]
+Reason = Literal["no_text", "nothing_trained", "bad_row"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,11 @@ class Handler(Protocol):
         Raises:
             Unusable: The row has no text, or is not of the handler's format.
         """
+
+
+def eos_at_end(append_eos: bool, special: SpecialIds) -> tuple[Token, ...]:
+    """Returns what ``--append-eos`` puts at the end of a document."""
+    return (Token(special.eos, special.eos),) if append_eos else ()
 
 
 def text_field(fields: Mapping[str, Any], name: str, hint: str = "") -> str:

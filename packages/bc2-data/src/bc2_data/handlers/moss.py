@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from bc2_data.handlers.base import Kind, Sample, Unusable, text_field
-from bc2_data.handlers.templates import Message, Template
+from bc2_data.handlers.options import HandlerOptions
+from bc2_data.handlers.templates import Message, Template, make_template
+from bc2_data.special_tokens import SpecialIds
 
 
 class MossHandler:
@@ -21,6 +23,12 @@ class MossHandler:
     def __init__(self, template: Template) -> None:
         self.columns: tuple[str, ...] = ("chat",)
         self._template = template
+
+    @classmethod
+    def create(cls, options: HandlerOptions, special: SpecialIds) -> Self:
+        """Returns the handler that the options ask for."""
+        options.refuse("text_key", "moss")
+        return cls(make_template(options, special))
 
     def render(self, fields: Mapping[str, Any]) -> Sample:
         """Returns the sample of a whole conversation."""

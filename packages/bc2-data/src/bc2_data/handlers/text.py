@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from bc2_data.handlers.base import Kind, Sample, Text, Token, Unusable, text_field
+from bc2_data.handlers.base import Kind, Sample, Text, Token, Unusable, eos_at_end, text_field
+from bc2_data.handlers.options import HandlerOptions
+from bc2_data.special_tokens import SpecialIds
 
 
 class TextHandler:
@@ -13,15 +15,21 @@ class TextHandler:
 
     Args:
         key: The field.
-        eos: Appended to each document; None appends nothing, as AscendSpeed does by default.
+        end: Tokens that end each document, if any; AscendSpeed has none by default.
     """
 
     kind: ClassVar[Kind] = "pretrain"
 
-    def __init__(self, key: str, eos: int | None) -> None:
+    def __init__(self, key: str, end: tuple[Token, ...]) -> None:
         self.columns: tuple[str, ...] = (key,)
         self._key = key
-        self._end = () if eos is None else (Token(eos, eos),)
+        self._end = end
+
+    @classmethod
+    def create(cls, options: HandlerOptions, special: SpecialIds) -> Self:
+        """Returns the handler that the options ask for."""
+        options.refuse("template", "text")
+        return cls(options.text_key or "text", eos_at_end(options.append_eos, special))
 
     def render(self, fields: Mapping[str, Any]) -> Sample:
         """Returns the text, and EOS where it was asked for."""

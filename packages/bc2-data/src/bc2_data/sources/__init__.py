@@ -1,80 +1,79 @@
-"""Where rows come from: files by their ending, folders of such files."""
+"""Where rows come from: one file for each format, and what they share.
+
+`discovery` finds the files, `location` and `stored` open them, a `Source` reads their rows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from bc2_data.errors import DataError, nearest
-from bc2_data.sources.base import Batch, BrokenRow, Row, Source, place
+from bc2_data.sources.base import (
+    MAX_ROW_BYTES,
+    PART_BYTES,
+    Batch,
+    BrokenRow,
+    Row,
+    Source,
+)
+from bc2_data.sources.discovery import find_files
+from bc2_data.sources.location import Location
 
-__all__ = ["ENDINGS", "Batch", "BrokenRow", "Row", "Source", "open_sources", "place"]
+__all__ = [
+    "MAX_ROW_BYTES",
+    "PART_BYTES",
+    "Batch",
+    "BrokenRow",
+    "Location",
+    "Row",
+    "Source",
+    "open_sources",
+]
 
-ENDINGS = (".parquet", ".jsonl", ".json")
 
-
-def open_sources(inputs: Sequence[Path]) -> list[Source]:
-    """Returns one source a file, in the order given; the files of a folder are sorted by name.
+def open_sources(inputs: Sequence[str | Path], max_row_bytes: int = MAX_ROW_BYTES) -> list[Source]:
+    """Returns one source for each file, or for each member of an archive.
 
     Args:
-        inputs: Files, and folders whose files with a known ending are read, subfolders included.
+        inputs: Files and folders, by path or URL, and patterns such as ``data/*.jsonl.gz``. Of a
+            folder and its subfolders those files are read whose names have a known ending.
+        max_row_bytes: Larger rows are not read; they are given as broken.
 
     Raises:
-        DataError: A path does not exist, is empty, or has an unknown ending; a folder holds no
-            data file or files of several types.
+        DataError: See `bc2_data.sources.discovery.find_files`.
     """
-    return [_source(file) for path in inputs for file in _files(path)]
+    return [
+        _source_type(format_)(file, max_row_bytes)
+        for format_, file in find_files(str(address) for address in inputs)
+    ]
 
 
-def _source(path: Path) -> Source:
-    if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty", "leave the file out, or download it anew")
-    match path.suffix.lower():
+def _source_type(format_: str) -> type[Source]:
+    """Returns the class for an ending; its imports wait until they are needed."""
+    match format_:
         case ".parquet":
-            from bc2_data.sources.parquet import ParquetSource  # pyarrow takes a second to load
+            from bc2_data.sources.parquet import ParquetSource
 
-            return ParquetSource(path)
+            return ParquetSource
+        case ".arrow" | ".feather":
+            from bc2_data.sources.arrow import ArrowSource
+
+            return ArrowSource
         case ".jsonl":
             from bc2_data.sources.jsonl import JsonLinesSource
 
-            return JsonLinesSource(path)
+            return JsonLinesSource
         case ".json":
             from bc2_data.sources.json import JsonSource
 
-            return JsonSource(path)
+            return JsonSource
+        case ".csv":
+            from bc2_data.sources.csv import CsvSource
+
+            return CsvSource
+        case ".txt":
+            from bc2_data.sources.txt import TextSource
+
+            return TextSource
         case _:
-            raise DataError(
-                f"{path}: the ending {path.suffix!r} is unknown", f"known: {', '.join(ENDINGS)}"
-            )
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return _files_in(path)
-    if not path.exists():
-        parent = path.parent
-        siblings = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
-        raise DataError(
-            f"{path} does not exist",
-            nearest(path.name, siblings) if 0 < len(siblings) <= 20 else f"look into {parent}",
-        )
-    return [path]
-
-
-def _files_in(folder: Path) -> list[Path]:
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in ENDINGS
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    )
-    found = {file.suffix.lower() for file in files}
-    if not found:
-        raise DataError(f"{folder} holds no data file", f"known endings: {', '.join(ENDINGS)}")
-    if len(found) > 1:
-        raise DataError(
-            f"{folder} holds files of several types: {', '.join(sorted(found))}",
-            "name the files that are meant",
-        )
-    return files
+            raise AssertionError(f"discovery gave {format_}, which no source reads")

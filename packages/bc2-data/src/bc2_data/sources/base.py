@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal
 
-from bc2_data.errors import DataError
-from bc2_data.file_types import foreign_content
+from bc2_data.sources.location import Location
+from bc2_data.sources.stored import StoredFile
 
+MAX_ROW_BYTES = 8 << 20
+PART_BYTES = 64 << 20
 BATCH_ROWS = 512
 BATCH_BYTES = 4 << 20
+
+Fault = Literal["bad_row", "too_large"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +23,8 @@ class Row:
     """One row.
 
     Attributes:
-        number: Its line, or its place among the rows, from 1.
+        number: Its line, or its place among the rows, from 1; counted from the beginning of the
+            part where the source is a part of a file (`Source.place` knows the file).
         fields: Its values by name.
     """
 
@@ -32,12 +37,15 @@ class BrokenRow:
     """A row that cannot be read; the rows around it can.
 
     Attributes:
-        number: Its line, or its place among the rows, from 1.
+        number: Counted as in `Row`.
         why: What is wrong with it.
+        reason: The count that it adds to: ``too_large`` for a row of more than
+            `Source.max_row_bytes`, which was skipped without being held in memory.
     """
 
     number: int
     why: str
+    reason: Fault = "bad_row"
 
 
 @dataclass(slots=True)
@@ -47,7 +55,7 @@ class Batch:
     Attributes:
         rows: The readable rows, in order.
         broken: The others.
-        size: Bytes of the file that the batch took.
+        size: Bytes of the file, as it is stored, that were read for the batch.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -58,21 +66,36 @@ class Batch:
         return len(self.rows) + len(self.broken)
 
 
-class Source(Protocol):
-    """One file of rows.
+@dataclass(frozen=True)
+class Source(ABC):
+    """One file of rows, one member of an archive, or a part of one.
+
+    A source is a small value: making it reads nothing, and it travels to other processes, each of
+    which opens the file itself.
 
     Attributes:
         format: What the file holds, such as ``parquet``.
         unit: What a row's number counts: ``line`` or ``row``.
-        path: The file.
+        file: Where the bytes are; its text is the name that errors use.
+        max_row_bytes: A larger row is never held in memory; it becomes a `BrokenRow`.
     """
 
     format: ClassVar[str]
     unit: ClassVar[str]
-    path: Path
+    file: StoredFile
+    max_row_bytes: int = MAX_ROW_BYTES
 
+    @property
+    def location(self) -> Location:
+        """The file on its storage: the archive, where the rows are in one of its members.
+
+        Several sources may share one: the members of an archive, the parts of a file.
+        """
+        return self.file.location
+
+    @abstractmethod
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
-        """Yields all rows of the file in order.
+        """Yields all rows in order.
 
         Args:
             columns: The only fields that will be looked at; rows may hold others or lack some.
@@ -81,44 +104,61 @@ class Source(Protocol):
             DataError: The file as a whole cannot be read.
         """
 
+    def split(self, size: int = PART_BYTES) -> Sequence[Source]:
+        """Returns sources that together yield the same rows, each from about `size` bytes.
 
-def place(source: Source, number: int) -> str:
-    """Returns where a row stands, such as ``data.jsonl:17`` or ``data.parquet, row 17``."""
-    if source.unit == "line":
-        return f"{source.path}:{number}"
-    return f"{source.path}, {source.unit} {number}"
+        The cut depends on nothing but the file and `size`. The default is one part: a compressed
+        file, for one, can only be read from its beginning.
+
+        Raises:
+            DataError: The file cannot be read.
+        """
+        del size
+        return [self]
+
+    def place(self, number: int) -> str:
+        """Returns where a row stands, such as ``data.jsonl:17`` or ``data.parquet, row 17``.
+
+        Exact for parts too. For a part of a file of lines, the lines before it are counted the
+        first time; the parts that one `split` returned share what they have counted. So ask for
+        the rows that are shown, in order, and not for every row.
+
+        Args:
+            number: As in `Row`.
+        """
+        number += self._rows_before()
+        return f"{self.file}:{number}" if self.unit == "line" else f"{self.file}, row {number}"
+
+    def _rows_before(self) -> int:
+        """Returns how many rows or lines of the file come before this part."""
+        return 0
 
 
-def batched(rows: Iterable[tuple[Row | BrokenRow, int]]) -> Iterator[Batch]:
-    """Groups rows, each given with the bytes it took, into batches of bounded size."""
-    batch = Batch()
+def too_large(number: int, size: int, limit: int) -> BrokenRow:
+    """Returns what stands for a row that was skipped."""
+    return BrokenRow(number, f"{size:,} bytes, --max-row-bytes is {limit:,}", "too_large")
+
+
+def batched(
+    rows: Iterable[tuple[Row | BrokenRow, int]], position: Callable[[], int]
+) -> Iterator[Batch]:
+    """Groups rows into batches of bounded size.
+
+    Args:
+        rows: Rows, each with the bytes that it takes in memory, roughly.
+        position: Tells how many bytes of the stored file were read so far.
+    """
+    batch, held, read = Batch(), 0, 0
     for row, size in rows:
         if isinstance(row, Row):
             batch.rows.append(row)
+            held += size
         else:
             batch.broken.append(row)
-        batch.size += size
-        if len(batch) == BATCH_ROWS or batch.size >= BATCH_BYTES:
+        if len(batch) == BATCH_ROWS or held >= BATCH_BYTES:
+            batch.size = position() - read
             yield batch
-            batch = Batch()
+            batch, held, read = Batch(), 0, read + batch.size
     if len(batch):
+        batch.size = position() - read
         yield batch
-
-
-def refuse_foreign(path: Path, expected: str) -> None:
-    """Raises where a file's first bytes contradict its ending.
-
-    Raises:
-        DataError: Names what the file really is.
-    """
-    content = foreign_content(path)
-    if content:
-        raise wrong_type(path, expected, content)
-
-
-def wrong_type(path: Path, expected: str, content: str) -> DataError:
-    """Returns the error for a file that holds something else than its ending says."""
-    return DataError(
-        f"{path} is named {path.suffix} but holds {content}, not {expected}",
-        "give the file the ending that fits it, or download it anew",
-    )
