@@ -1,7 +1,8 @@
 """One rank of megatron-core: loads a checkpoint into a real GPTModel, reports and saves it again.
 
-Started by test_megatron.py as
-``megatron_worker.py CHECKPOINT REPORT SAVE TENSOR PIPELINE PADDED_VOCAB WRAPPED``.
+It loads the same model from a legacy checkpoint with megatron-core's names too. Started by
+test_megatron.py as
+``megatron_worker.py CHECKPOINT LEGACY REPORT SAVE TENSOR PIPELINE PADDED_VOCAB WRAPPED``.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from bc2_ckpt.config import ModelConfig
 
 
 def main() -> None:
-    checkpoint, report, save = (Path(argument) for argument in sys.argv[1:4])
-    tensor, pipeline, padded_vocab, wrapped = (int(argument) for argument in sys.argv[4:])
+    checkpoint, legacy, report, save = (Path(argument) for argument in sys.argv[1:5])
+    tensor, pipeline, padded_vocab, wrapped = (int(argument) for argument in sys.argv[5:])
     rank = int(os.environ["RANK"])
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{report}.store", rank=rank, world_size=tensor * pipeline
@@ -33,11 +34,18 @@ def main() -> None:
     model = build(ModelConfig.load(checkpoint), tensor, pipeline, padded_vocab)
     prefix = "module." if wrapped else ""
 
-    state = model.sharded_state_dict()
-    loaded = dist_checkpointing.load({"model": state}, str(checkpoint))["model"]
+    state = {"model": model.sharded_state_dict(), "te": transformer_engine_states(model)}
+    loaded = dist_checkpointing.load(state, str(checkpoint))["model"]
     model.load_state_dict(loaded)
-    values = {name: value.detach() for name, value in model.named_parameters()}
-    torch.save(values, f"{report}.{rank}")
+    from_dist = {name: value.detach().clone() for name, value in model.named_parameters()}
+
+    folder = f"mp_rank_{rank % tensor:02d}" + (f"_{rank // tensor:03d}" if pipeline > 1 else "")
+    file = legacy / "release" / folder / "model_optim_rng.pt"
+    forget(model)
+    model.load_state_dict(torch.load(file, weights_only=True)["model"])
+    from_legacy = {name: value.detach().clone() for name, value in model.named_parameters()}
+    torch.save((from_dist, from_legacy), f"{report}.{rank}")
+    model.load_state_dict(loaded)
 
     # What the saving path asks of a device that this test does not have.
     torch.cuda.synchronize = lambda *_: None  # type: ignore[assignment]
@@ -52,6 +60,20 @@ def main() -> None:
         },
         str(save),
     )
+
+
+def transformer_engine_states(model: GPTModel) -> dict[str, ShardedObject]:
+    """What a model of Transformer Engine's layers asks for beyond one of local layers."""
+    count, replica = model.config.num_layers, parallel_state.get_tensor_model_parallel_rank()
+    core = "decoder.layers.self_attention.core_attention._extra_state"
+    states = {
+        str(layer): ShardedObject(core, None, (count,), (layer,), replica)
+        for layer in (module.layer_number - 1 for module in model.decoder.layers)
+    }
+    if model.post_process:
+        final = "decoder.final_layernorm._extra_state"
+        states["final"] = ShardedObject(final, None, (1,), (0,), replica)
+    return states
 
 
 def random_state() -> dict[str, object]:
@@ -90,10 +112,15 @@ def build(config: ModelConfig, tensor: int, pipeline: int, padded_vocab: int) ->
         share_embeddings_and_output_weights=False,
         position_embedding_type="rope",
     )
-    for parameter in model.parameters():
-        parameter.data.fill_(float("nan"))
+    forget(model)
     # torch.nn.RMSNorm does not follow params_dtype; Megatron-LM casts the whole model likewise.
     return model.bfloat16()
+
+
+def forget(model: GPTModel) -> None:
+    """Fills the parameters with what no checkpoint holds."""
+    for parameter in model.parameters():
+        parameter.data.fill_(float("nan"))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ def test_inspect_shows_what_there_is(
     text = capsys.readouterr().out
     assert f"parameters  {config.num_parameters:,}\n" in text
     assert "dtype       bfloat16\n" in text
-    assert f"vocabulary 37, {config.position_embedding}\n" in text
+    assert f"vocabulary 37, {config.position_embedding}, NormHead\n" in text
+    assert "layout      one copy, for every parallel layout\n" in text
     assert "lm_head.weight " in text
     assert main(["inspect", str(hf), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
@@ -64,6 +65,24 @@ def test_inspect_shows_what_there_is(
     }
 
 
+def test_inspect_shows_the_layout_and_the_iteration(
+    hf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legacy, run = str(tmp_path / "legacy"), str(tmp_path / "run")
+    arguments = ["convert", "--input", str(hf), "--output", legacy, "--to", "megatron-legacy"]
+    assert main([*arguments, "--tp", "2", "--pp", "3"]) == 0
+    arguments = ["convert", "--input", str(hf), "--output", f"{run}/iter_0000012"]
+    assert main([*arguments, "--to", "torch-dist"]) == 0
+    capsys.readouterr()
+    assert main(["inspect", legacy]) == 0
+    sizes = "tensor-parallel size 2, pipeline-parallel size 3, model chunks per pipeline rank 1"
+    assert f"layout      {sizes}\n" in capsys.readouterr().out
+    assert main(["inspect", run]) == 0
+    assert "iteration   12\n" in capsys.readouterr().out
+    assert main(["inspect", legacy, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["origin"] == {"tp": 2, "pp": 3, "vpp": 1}
+
+
 def test_an_unknown_format_names_the_nearest(
     hf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,7 +92,13 @@ def test_an_unknown_format_names_the_nearest(
     assert "did you mean 'torch-dist'?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["convert", "--help"], ["inspect", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        *([name, "--help"] for name in ("check-download", "convert", "inspect", "verify")),
+    ],
+)
 def test_help_needs_no_torch(arguments: list[str]) -> None:
     code = (
         "import atexit, sys, bc2_ckpt.cli\n"

@@ -28,9 +28,32 @@ def test_position_embedding_follows_max_position_embeddings_and_the_explicit_key
     assert ModelConfig.from_hf(explicit).position_embedding == "alibi"
 
 
+def test_a_vocabulary_of_64000_means_baichuan_1_which_has_no_norm_head() -> None:
+    published = PRESETS["baichuan2-7b"].to_hf() | {"vocab_size": 64_000}
+    del published["norm_head"]
+    assert not ModelConfig.from_hf(published).norm_head
+    assert ModelConfig.from_hf(published | {"vocab_size": 125_696}).norm_head
+    assert ModelConfig.from_hf(published | {"vocab_size": 509}).norm_head
+    assert ModelConfig.from_hf(published | {"norm_head": True}).norm_head
+
+
+def test_the_class_name_lets_vllm_choose_the_right_positions() -> None:
+    def architecture(config: ModelConfig) -> str:
+        (name,) = config.to_hf()["architectures"]
+        return str(name)
+
+    # What vLLM does, see BaichuanForCausalLM in its model_executor/models/baichuan.py.
+    for config in PRESETS.values():
+        is_13b_class = architecture(config) == "BaichuanForCausalLM"
+        chosen = "alibi" if is_13b_class and config.hidden_size != 4096 else "rotary"
+        assert chosen == config.position_embedding
+    assert architecture(PRESETS["baichuan2-7b"]) == "BaichuanForCausalLM", "as it was published"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"norm_head": 0}, "norm_head 0 is neither true nor false"),
         ({"model_type": "llama"}, "model_type is 'llama'"),
         ({"hidden_size": None}, "'hidden_size' is missing"),
         ({"vocab_size": True}, "'vocab_size' is missing or no whole number"),

@@ -59,6 +59,7 @@ def test_hf_to_torch_dist_to_hf(
     assert back.config == replace(config, dtype=str(dtype).removeprefix("torch."))
     assert load_file(tmp_path / "back/model.safetensors").keys() == tensors.keys()
     assert sorted(path.name for path in (tmp_path / "back").iterdir()) == [
+        "bc2-checkpoint.json",
         "config.json",
         "generation_config.json",
         "model.safetensors",

@@ -14,7 +14,7 @@ from torch import Tensor
 from bc2_ckpt.config import PRESETS, ModelConfig
 from bc2_ckpt.errors import MismatchError
 from bc2_ckpt.layout import ParameterLayout
-from bc2_ckpt.transforms import PackedQKV, PaddedVocab, join, split
+from bc2_ckpt.transforms import PackedQKV, PaddedVocab, gather, join, join_rows, split, split_rows
 
 sizes = st.integers(1, 4)
 
@@ -128,3 +128,40 @@ def test_the_table_has_the_names_of_the_real_13b_release(shared: Path) -> None:
     index = json.loads((shared / "baichuan2/pytorch_model.bin.index-13b.json").read_text())
     names = ParameterLayout(PRESETS["baichuan2-13b"]).hf_shapes()
     assert set(names) == set(index["weight_map"])
+
+
+@given(heads=sizes, head_dim=sizes, data=st.data())
+def test_rows_of_packed_qkv_are_found_on_both_sides(
+    heads: int, head_dim: int, data: st.DataObject
+) -> None:
+    length = 3 * heads * head_dim
+    start = data.draw(st.integers(0, length - 1))
+    rows = slice(start, data.draw(st.integers(start + 1, length)))
+    transform = PackedQKV(heads)
+    hf = torch.arange(length).unsqueeze(1)
+    megatron = transform.to_megatron(hf)
+    assert torch.equal(
+        gather(transform.megatron_rows(rows, length), megatron.__getitem__), hf[rows]
+    )
+    assert torch.equal(gather(transform.hf_rows(rows, length), hf.__getitem__), megatron[rows])
+
+
+@given(tp=sizes, rows=sizes, columns=sizes, axis=st.sampled_from([None, 0, 1]), data=st.data())
+def test_rows_are_split_and_joined_as_the_whole_is(
+    tp: int, rows: int, columns: int, axis: int | None, data: st.DataObject
+) -> None:
+    x = torch.randn(tp * rows, tp * columns)
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(x) - 1)) if len(x) > 1 else st.just(set())))
+    parts: list[list[Tensor]] = [[] for _ in range(tp)]
+    for start, stop in zip([0, *cuts], [*cuts, len(x)], strict=True):
+        for rank, part in split_rows(x[start:stop], start, len(x), axis, tp):
+            parts[rank].append(part)
+    shards = [torch.cat(of_rank) for of_rank in parts]
+    assert all(map(torch.equal, shards, split(x, axis, tp)))
+    for start, stop in zip([0, *cuts], [*cuts, len(x)], strict=True):
+        assert torch.equal(join_rows(shards, slice(start, stop), axis), x[start:stop])
+
+
+def test_copies_that_are_no_numbers_are_alike() -> None:
+    nan = torch.full((2,), float("nan"))
+    assert join([nan, nan.clone()], None).isnan().all()

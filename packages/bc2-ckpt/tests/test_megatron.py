@@ -16,6 +16,7 @@ from torch import Tensor
 from bc2_ckpt.checkpoint import open_checkpoint
 from bc2_ckpt.config import ModelConfig
 from bc2_ckpt.convert import convert
+from bc2_ckpt.formats.megatron_legacy.options import LegacyOptions
 from bc2_ckpt.layout import ParameterLayout
 
 pytestmark = pytest.mark.skipif(
@@ -39,7 +40,8 @@ def config() -> ModelConfig:
 
 
 @pytest.mark.parametrize(
-    ("tensor", "pipeline", "wrapped"), [(1, 1, False), (2, 1, True), (1, 2, False)]
+    ("tensor", "pipeline", "wrapped"),
+    [(1, 1, False), (2, 1, True), (1, 2, False), (2, 2, False)],
 )
 def test_megatron_core_loads_and_saves(
     config: ModelConfig,
@@ -52,19 +54,29 @@ def test_megatron_core_loads_and_saves(
 ) -> None:
     checkpoint, saved = tmp_path / "dist", tmp_path / "run/checkpoints/iter_0000010"
     saved.mkdir(parents=True)
-    convert(open_checkpoint(build_bin(config, tensors)), checkpoint, "torch-dist")
-    run_ranks(checkpoint, tmp_path / "report", saved, tensor, pipeline, wrapped)
+    source = open_checkpoint(build_bin(config, tensors))
+    convert(source, checkpoint, "torch-dist")
+    options = LegacyOptions(
+        tp=tensor, pp=pipeline, vocab_divisor=PADDED_VOCAB // tensor, names="mcore"
+    )
+    convert(source, tmp_path / "legacy", "megatron-legacy", legacy=options)
+    run_ranks(tmp_path, saved, tensor, pipeline, wrapped)
 
     layout = ParameterLayout(config, tp_size=tensor, padded_vocab_size=PADDED_VOCAB)
     seen = set()
     for rank in range(tensor * pipeline):
         tp_rank, stage = rank % tensor, rank // tensor
         first_layer = stage * config.num_layers // pipeline
-        for local_name, value in torch.load(tmp_path / f"report.{rank}").items():
+        from_dist, from_legacy = torch.load(tmp_path / f"report.{rank}")
+        for local_name, value in from_dist.items():
             name = with_global_layer(local_name, first_layer)
             expected = layout.megatron_shard(name, tensors.__getitem__, tp_rank)
             assert value.dtype == expected.dtype
             assert torch.equal(value, expected), name
+            true_rows = len(value)
+            if len(value) == PADDED_VOCAB // tensor:
+                true_rows = min(true_rows, config.vocab_size - tp_rank * true_rows)
+            assert torch.equal(from_legacy[local_name][:true_rows], expected[:true_rows]), name
             seen.add((name, tp_rank))
     assert seen == {(param.megatron, rank) for param in layout.params for rank in range(tensor)}
 
@@ -75,11 +87,10 @@ def test_megatron_core_loads_and_saves(
         assert torch.equal(reader.read(name), value), name
 
 
-def run_ranks(
-    checkpoint: Path, report: Path, saved: Path, tensor: int, pipeline: int, wrapped: bool
-) -> None:
+def run_ranks(folder: Path, saved: Path, tensor: int, pipeline: int, wrapped: bool) -> None:
     worker = Path(__file__).with_name("megatron_worker.py")
-    arguments = [checkpoint, report, saved, tensor, pipeline, PADDED_VOCAB, int(wrapped)]
+    paths = [folder / "dist", folder / "legacy", folder / "report", saved]
+    arguments = [*paths, tensor, pipeline, PADDED_VOCAB, int(wrapped)]
     command = [sys.executable, str(worker), *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1"}
     ranks = [

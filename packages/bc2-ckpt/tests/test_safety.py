@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pickle
 import random
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,9 @@ from bc2_ckpt.cli import main
 from bc2_ckpt.config import ModelConfig
 from bc2_ckpt.convert import convert
 from bc2_ckpt.errors import DamagedFileError, UnsafeFileError
+from bc2_ckpt.formats.megatron_legacy.options import LegacyOptions
 from bc2_ckpt.formats.torch_dist.vetting import vet
+from bc2_ckpt.integrity.verification import verify
 
 
 class Payload:
@@ -53,6 +57,12 @@ def dist(
 ) -> Path:
     convert(open_checkpoint(build_bin(config, tensors)), tmp_path / "dist", "torch-dist")
     return tmp_path / "dist"
+
+
+def read_all(directory: Path) -> None:
+    reader = open_checkpoint(directory)
+    for name in reader.tensors():
+        reader.read(name)
 
 
 def poison_bin(hf: Path, dist: Path, trace: Path) -> Path:
@@ -88,6 +98,18 @@ def poison_extra_state(hf: Path, dist: Path, trace: Path) -> Path:
     return dist
 
 
+def poison_chunk(hf: Path, dist: Path, trace: Path) -> Path:
+    """A tensor's bytes are replaced, which no check of the objects looks at."""
+    metadata: Metadata = pickle.loads((dist / ".metadata").read_bytes())
+    index = next(i for i in metadata.storage_data if i.fqn == "decoder.final_layernorm.weight")
+    with open(dist / "__0_0.distcp", "ab") as file:
+        metadata.storage_data[index].offset = file.tell()
+        torch.save(Payload(trace), file)
+        metadata.storage_data[index].length = file.tell() - metadata.storage_data[index].offset
+    (dist / ".metadata").write_bytes(pickle.dumps(metadata))
+    return dist
+
+
 def append(dist: Path, key: str, value: object) -> None:
     """Lets an object's entry point to a new value at the end of the data file."""
     metadata: Metadata = pickle.loads((dist / ".metadata").read_bytes())
@@ -108,6 +130,7 @@ def append(dist: Path, key: str, value: object) -> None:
         poison_within_metadata,
         poison_common,
         poison_extra_state,
+        poison_chunk,
     ],
 )
 def test_a_payload_leaves_no_trace(
@@ -119,7 +142,7 @@ def test_a_payload_leaves_no_trace(
 ) -> None:
     directory = poison(tmp_path / "hf", dist, trace)
     with pytest.raises(UnsafeFileError, match=r"posix\.mkdir"):
-        open_checkpoint(directory)
+        read_all(directory)
     before = sorted(tmp_path.iterdir())
     arguments = ["convert", "--input", str(directory), "--output", str(tmp_path / "out")]
     assert main([*arguments, "--to", "hf"]) == 2
@@ -144,12 +167,115 @@ def test_a_class_of_torch_cannot_be_changed_from_within_metadata(dist: Path) -> 
     assert Metadata.version is None
 
 
+@pytest.fixture
+def legacy(
+    config: ModelConfig,
+    tensors: dict[str, Tensor],
+    build_bin: Callable[..., Path],
+    tmp_path: Path,
+) -> Path:
+    options = LegacyOptions(tp=2)
+    source = open_checkpoint(build_bin(config, tensors, name="source"))
+    convert(source, tmp_path / "legacy", "megatron-legacy", legacy=options)
+    return tmp_path / "legacy"
+
+
+@pytest.mark.parametrize("key", ["args", "model", "optimizer", "rng_state"])
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_payload_in_a_legacy_file_leaves_no_trace(
+    legacy: Path, trace: Path, tmp_path: Path, key: str, is_zip: bool
+) -> None:
+    path = legacy / "release/mp_rank_01/model_optim_rng.pt"
+    content = torch.load(path, weights_only=True)
+    content[key] = Payload(trace)
+    torch.save(content, path, _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(UnsafeFileError, match=r"posix\.mkdir"):
+        open_checkpoint(legacy)
+    assert main(["verify", str(legacy)]) == 1
+    arguments = ["convert", "--input", str(legacy), "--output", str(tmp_path / "out")]
+    assert main([*arguments, "--to", "hf"]) == 2
+    assert main(["inspect", str(legacy)]) == 2
+    assert not trace.exists()
+
+
+class Helper:
+    """Asks for a function of numpy that runs a string, as an object of a known package might."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return np.testing.rundocs, ("trace",)
+
+
+def test_a_function_of_a_package_that_training_uses_is_not_called(
+    legacy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[object] = []
+    monkeypatch.setattr(np.testing, "rundocs", rundocs := lambda *args: called.append(args))
+    rundocs.__module__, rundocs.__qualname__ = "numpy.testing", "rundocs"
+    path = legacy / "release/mp_rank_00/model_optim_rng.pt"
+    content = torch.load(path, weights_only=True)
+    torch.save(content | {"args": argparse.Namespace(helper=Helper())}, path)
+    torch.load(path, weights_only=False)
+    assert called.pop(), "the payload itself works"
+    open_checkpoint(legacy)
+    assert not called
+
+
+@pytest.mark.parametrize("text", ["../release", "/etc", "..", "-1", "release/..", "iter_0000009"])
+def test_a_tracker_cannot_lead_outside(legacy: Path, text: str) -> None:
+    (legacy / "latest_checkpointed_iteration.txt").write_text(text)
+    with pytest.raises(DamagedFileError, match="is not beside it"):
+        open_checkpoint(legacy)
+
+
+@pytest.mark.parametrize("name", ["../model.safetensors", "/etc/hostname", "sub/x.bin", "", ".."])
+@pytest.mark.parametrize("index", ["pytorch_model.bin", "model.safetensors"])
+def test_an_index_cannot_name_a_file_elsewhere(
+    config: ModelConfig,
+    tensors: dict[str, Tensor],
+    build_bin: Callable[..., Path],
+    name: str,
+    index: str,
+) -> None:
+    directory = build_bin(config, tensors, name="indexed")
+    weight_map = {"weight_map": {"lm_head.weight": name}}
+    (directory / "pytorch_model.bin.index.json").unlink()
+    (directory / f"{index}.index.json").write_text(json.dumps(weight_map))
+    with pytest.raises(DamagedFileError, match="which is no file beside it"):
+        open_checkpoint(directory)
+
+
+def test_no_member_of_an_archive_is_written_anywhere(
+    config: ModelConfig,
+    tensors: dict[str, Tensor],
+    build_bin: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    directory = build_bin(config, tensors, shards=1, name="archive")
+    with zipfile.ZipFile(directory / "pytorch_model.bin", "a") as archive:
+        archive.writestr("../../escaped", "x")
+        archive.writestr("/tmp/escaped", "x")
+    before = sorted(tmp_path.rglob("*"))
+    assert any(check.state == "failed" for check in verify(directory))
+    assert main(["inspect", str(directory)]) == 2
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not Path("/tmp/escaped").exists()
+
+
 @pytest.mark.parametrize("outside", ["../elsewhere.distcp", "/etc/hostname"])
 def test_metadata_cannot_name_a_file_outside(dist: Path, outside: str) -> None:
     metadata: Metadata = pickle.loads((dist / ".metadata").read_bytes())
     next(iter(metadata.storage_data.values())).relative_path = outside
     (dist / ".metadata").write_bytes(pickle.dumps(metadata))
     with pytest.raises(DamagedFileError, match="no file beside it"):
+        open_checkpoint(dist)
+
+
+@pytest.mark.parametrize("field", ["offset", "length"])
+def test_metadata_cannot_lead_before_the_start_of_a_file(dist: Path, field: str) -> None:
+    metadata: Metadata = pickle.loads((dist / ".metadata").read_bytes())
+    setattr(next(iter(metadata.storage_data.values())), field, -1)
+    (dist / ".metadata").write_bytes(pickle.dumps(metadata))
+    with pytest.raises(DamagedFileError, match=r"\.metadata cannot be read"):
         open_checkpoint(dist)
 
 

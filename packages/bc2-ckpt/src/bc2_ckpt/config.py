@@ -3,6 +3,10 @@
 The two sizes of Baichuan2 share ``model_type`` and class name. What tells them apart is
 ``max_position_embeddings``: present in the rotary 7B, absent in the ALiBi 13B. An explicit
 ``position_embedding`` key wins; sizes are never used to guess.
+
+Baichuan 1 has the same names and no NormHead. Neither release says so in config.json, so its
+published vocabulary does, 64,000 tokens to Baichuan2's 125,696 (vLLM tells them apart likewise); an
+explicit ``norm_head`` key wins.
 """
 
 from __future__ import annotations
@@ -17,6 +21,11 @@ from bc2_data.errors import nearest
 from bc2_data.vocab import BOS_ID, EOS_ID, PAD_ID, VOCAB_SIZE
 
 PositionEmbedding = Literal["rotary", "alibi"]
+
+BAICHUAN1_VOCAB_SIZE = 64_000
+"""Rows of the embedding in the releases that have a plain output layer."""
+
+_VLLM_ROTARY_WIDTH = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +87,18 @@ class ModelConfig:
         embeddings = 2 * self.vocab_size * self.hidden_size
         return embeddings + self.num_layers * (attention + mlp + norms) + self.hidden_size
 
+    @property
+    def _architecture(self) -> str:
+        """The class name in config.json, which means something to vLLM alone.
+
+        The releases, all but the first Baichuan-7B, say ``BaichuanForCausalLM``; vLLM takes that
+        for rotary where the model is as wide as the 7B and for ALiBi where it is not, and
+        ``BaiChuanForCausalLM`` always for rotary.
+        """
+        if self.position_embedding == "rotary" and self.hidden_size != _VLLM_ROTARY_WIDTH:
+            return "BaiChuanForCausalLM"
+        return "BaichuanForCausalLM"
+
     @classmethod
     def from_hf(cls, config: dict[str, Any], where: str = "config.json") -> ModelConfig:
         """Reads the keys of a Hugging Face config.json.
@@ -129,9 +150,11 @@ class ModelConfig:
             if type(config[key]) not in (int, float):
                 raise CkptError(f"{where}: {key} {config[key]!r} is no number")
             values[key] = float(config[key])
-        if "norm_head" in config:
-            values["norm_head"] = bool(config["norm_head"])
+        norm_head = config.get("norm_head", config["vocab_size"] != BAICHUAN1_VOCAB_SIZE)
+        if type(norm_head) is not bool:
+            raise CkptError(f"{where}: norm_head {norm_head!r} is neither true nor false")
         return cls(
+            norm_head=norm_head,
             position_embedding=cast(PositionEmbedding, position),
             max_sequence_length=length,
             dtype=config.get("torch_dtype") or config.get("dtype") or "bfloat16",
@@ -144,7 +167,7 @@ class ModelConfig:
         ``from_hf`` reads back an equal config.
         """
         config: dict[str, Any] = {
-            "architectures": ["BaichuanForCausalLM"],
+            "architectures": [self._architecture],
             "model_type": "baichuan",
             "tokenizer_class": "BaichuanTokenizer",
             "vocab_size": self.vocab_size,

@@ -23,3 +23,9 @@ class UnsafeFileError(CkptError):
 
 class MismatchError(CkptError):
     """Tensors and config contradict each other, or a name is unknown."""
+
+
+class VerificationError(CkptError):
+    """A checkpoint is not what it should be."""
+
+    exit_status = 1

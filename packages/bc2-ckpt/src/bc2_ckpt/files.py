@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeGuard
 
 from bc2_ckpt.errors import DamagedFileError
 
-_LFS_MAGIC = b"version https://git-lfs"
+LFS_MAGIC = b"version https://git-lfs"
 
 
 def refuse_placeholder(path: Path) -> None:
@@ -23,7 +23,7 @@ def refuse_placeholder(path: Path) -> None:
         start = file.read(512)
     if not start:
         raise DamagedFileError(f"{path} is empty", "download or copy it again")
-    if start.startswith(_LFS_MAGIC):
+    if start.startswith(LFS_MAGIC):
         raise DamagedFileError(
             f"{path} is a Git LFS pointer, not the file itself",
             "run `git lfs pull` where it was cloned",
@@ -33,6 +33,14 @@ def refuse_placeholder(path: Path) -> None:
             f"{path} is a web page, not the file itself",
             "a download through a /blob/ URL saves a web page: use /resolve/ instead",
         )
+
+
+def is_inside(name: object) -> TypeGuard[str]:
+    """Whether something is a relative path that stays inside the folder where it starts."""
+    if not isinstance(name, str):
+        return False
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def read_json(path: Path) -> dict[str, Any]:

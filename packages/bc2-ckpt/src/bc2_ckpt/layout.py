@@ -16,7 +16,15 @@ from torch import Tensor
 
 from bc2_ckpt.config import ModelConfig
 from bc2_ckpt.errors import MismatchError
-from bc2_ckpt.transforms import Identity, PackedQKV, PaddedVocab, Transform, join, split
+from bc2_ckpt.transforms import (
+    Identity,
+    PackedQKV,
+    PaddedVocab,
+    Transform,
+    gather,
+    join,
+    split,
+)
 from bc2_data.errors import nearest
 
 Read = Callable[[str], Tensor]
@@ -33,34 +41,70 @@ class Param:
     Attributes:
         hf: Hugging Face names, in the order in which they are stacked.
         shape: The shape of each of these tensors.
-        megatron: The name in GPTModel's state dict, with the global layer number.
+        local_name: The name in GPTModel's state dict, within the layer where it belongs to one.
         transform: How the rows are arranged.
         tp: The axis that tensor parallelism cuts; None where every rank holds the whole.
+        layer: The layer in the whole model, counted from 0; None outside the layers.
     """
 
     hf: tuple[str, ...]
     shape: tuple[int, ...]
-    megatron: str
+    local_name: str
     transform: Transform
     tp: int | None
+    layer: int | None = None
+
+    @property
+    def megatron(self) -> str:
+        """The name in GPTModel's state dict, with the layer's number in the whole model."""
+        if self.layer is None:
+            return self.local_name
+        return f"decoder.layers.{self.layer}.{self.local_name}"
 
     @property
     def megatron_shape(self) -> tuple[int, ...]:
         """The shape of the whole parameter, without vocabulary padding."""
         return (len(self.hf) * self.shape[0], *self.shape[1:])
 
+    @property
+    def padded_rows(self) -> int:
+        """Rows of each of the tensors in Megatron, vocabulary padding included."""
+        if isinstance(self.transform, PaddedVocab):
+            return self.transform.padded_rows
+        return self.shape[0]
+
+    def shard_shape(self, tp_size: int) -> tuple[int, ...]:
+        """Returns the shape of one rank's shard of one of the tensors."""
+        shape = [self.padded_rows, *self.shape[1:]]
+        if self.tp is not None:
+            shape[self.tp] //= tp_size
+        return tuple(shape)
+
     def of_layer(self, layer: int) -> Param:
-        """Returns this row of the table, whose names are those within a layer, for one layer."""
+        """Returns this entry of the table, whose names are those within a layer, for one layer."""
         return replace(
             self,
             hf=tuple(f"model.layers.{layer}.{name}" for name in self.hf),
-            megatron=f"decoder.layers.{layer}.{self.megatron}",
+            layer=layer,
         )
 
     def shard(self, tensors: Sequence[Tensor], tp_rank: int, tp_size: int) -> Tensor:
         """Returns one rank's shard of the Hugging Face tensors, given in the order of `hf`."""
         blocks = [split(self.transform.to_megatron(x), self.tp, tp_size)[tp_rank] for x in tensors]
         return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+
+    def hf_rows(self, rows: slice, read: Callable[[slice], Tensor]) -> Tensor:
+        """Returns rows of one Hugging Face tensor.
+
+        Args:
+            rows: ``slice(start, stop)`` of it.
+            read: Returns rows of the same tensor in Megatron's arrangement.
+        """
+        return gather(self.transform.megatron_rows(rows, self.shape[0]), read)
+
+    def megatron_rows(self, rows: slice, tensor: Tensor) -> Tensor:
+        """Returns rows of one of the tensors in Megatron's arrangement, of the whole tensor."""
+        return gather(self.transform.hf_rows(rows, len(tensor)), tensor.__getitem__)
 
     def tensors(self, shards: Sequence[Tensor]) -> list[Tensor]:
         """Returns the Hugging Face tensors of all ranks' shards; the inverse of `shard`."""

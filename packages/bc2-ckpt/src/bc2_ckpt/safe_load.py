@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import re
+import zipfile
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import torch
 
@@ -25,11 +25,13 @@ def load_file(path: Path) -> Any:
     refuse_placeholder(path)
     with open(path, "rb") as file:
         is_zip = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+    if is_zip:
+        _refuse_compressed(path)
     # Files of torch before 1.6 are no zip archives and cannot be mapped.
     return _load(str(path), str(path), mmap=is_zip)
 
 
-def load_stream(stream: io.RawIOBase, where: str) -> Any:
+def load_stream(stream: IO[bytes], where: str) -> Any:
     """Loads what torch.save wrote into part of a file.
 
     Args:
@@ -40,7 +42,21 @@ def load_stream(stream: io.RawIOBase, where: str) -> Any:
         DamagedFileError: The part is cut short or was not written by torch.save.
         UnsafeFileError: It asks for more than tensors and plain values.
     """
-    return _load(cast("IO[bytes]", stream), where, mmap=False)
+    return _load(stream, where, mmap=False)
+
+
+def _refuse_compressed(path: Path) -> None:
+    """Raises where an archive was packed anew: torch would map compressed bytes as weights."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise _cut_short(str(path)) from error
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise DamagedFileError(
+            f"{path} is compressed, which no file that torch wrote is",
+            "load it with torch.load and save it again with torch.save",
+        )
 
 
 def _load(source: str | IO[bytes], where: str, mmap: bool) -> Any:
@@ -54,7 +70,10 @@ def _load(source: str | IO[bytes], where: str, mmap: bool) -> Any:
                 f"{where} asks for {refused[1]}, which is no data; nothing of it was carried out",
                 "do not use this file unless you know who made it",
             ) from error
-        raise DamagedFileError(
-            f"{where} cannot be read: it is cut short or damaged",
-            "download or copy it again",
-        ) from error
+        raise _cut_short(where) from error
+
+
+def _cut_short(where: str) -> DamagedFileError:
+    return DamagedFileError(
+        f"{where} cannot be read: it is cut short or damaged", "download or copy it again"
+    )

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from bc2_ckpt.formats.protocol import CheckpointReader, TensorInfo
+from bc2_ckpt.formats.protocol import ORIGIN, CheckpointReader
+
+_WIDTH = 12
 
 
 def summary(reader: CheckpointReader) -> dict[str, Any]:
@@ -18,9 +20,11 @@ def summary(reader: CheckpointReader) -> dict[str, Any]:
         "config": asdict(reader.config),
         "parameters": sum(info.num_elements for info in tensors.values()),
         "bytes": sum(info.num_bytes for info in tensors.values()),
-        "dtypes": sorted({_dtype(info) for info in tensors.values()}),
+        "dtypes": sorted({info.dtype_name for info in tensors.values()}),
+        "origin": dict(reader.origin()),
+        "notes": list(reader.notes()),
         "tensors": {
-            name: {"shape": info.shape, "dtype": _dtype(info), "bytes": info.num_bytes}
+            name: {"shape": info.shape, "dtype": info.dtype_name, "bytes": info.num_bytes}
             for name, info in tensors.items()
         },
     }
@@ -29,17 +33,26 @@ def summary(reader: CheckpointReader) -> dict[str, Any]:
 def lines(reader: CheckpointReader) -> Iterator[str]:
     """Yields the same for people, line by line."""
     facts = summary(reader)
-    config = facts["config"]
-    yield f"format      {facts['format']}"
-    yield f"source      {facts['source']}"
-    yield f"parameters  {facts['parameters']:,}"
-    yield f"size        {facts['bytes']:,} bytes"
-    yield f"dtype       {', '.join(facts['dtypes'])}"
-    yield (
-        f"model       {config['num_layers']} layers, hidden {config['hidden_size']}, "
-        f"intermediate {config['intermediate_size']}, {config['num_heads']} heads, "
-        f"vocabulary {config['vocab_size']}, {config['position_embedding']}"
+    config = reader.config
+    origin = facts["origin"]
+    parallel = [f"{ORIGIN[key]} {origin[key]}" for key in ("tp", "pp", "vpp") if key in origin]
+    yield _line("format", facts["format"])
+    yield _line("source", facts["source"])
+    yield _line("parameters", f"{facts['parameters']:,}")
+    yield _line("size", f"{facts['bytes']:,} bytes")
+    yield _line("dtype", ", ".join(facts["dtypes"]))
+    yield _line(
+        "model",
+        f"{config.num_layers} layers, hidden {config.hidden_size}, "
+        f"intermediate {config.intermediate_size}, {config.num_heads} heads, "
+        f"vocabulary {config.vocab_size}, {config.position_embedding}, "
+        f"{'NormHead' if config.norm_head else 'plain output layer'}",
     )
+    yield _line("layout", ", ".join(parallel) or "one copy, for every parallel layout")
+    if "iteration" in origin:
+        yield _line("iteration", f"{origin['iteration']:,}")
+    for note in facts["notes"]:
+        yield _line("note", note)
     yield ""
     width = max(len(name) for name in facts["tensors"])
     for name, tensor in facts["tensors"].items():
@@ -47,5 +60,5 @@ def lines(reader: CheckpointReader) -> Iterator[str]:
         yield f"{name:<{width}}  {tensor['dtype']:<8}  {tensor['bytes']:>14,}  {shape}"
 
 
-def _dtype(info: TensorInfo) -> str:
-    return str(info.dtype).removeprefix("torch.")
+def _line(what: str, value: str) -> str:
+    return f"{what:<{_WIDTH}}{value}"

@@ -7,5 +7,5 @@ directory from any reader. `bc2_ckpt.checkpoint` and `bc2_ckpt.convert` list the
 
 from __future__ import annotations
 
-FORMATS = ("hf", "torch-dist")
+FORMATS = ("hf", "torch-dist", "megatron-legacy")
 """The names of the formats that can be written."""

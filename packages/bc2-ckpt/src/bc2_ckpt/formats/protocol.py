@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import torch
 from torch import Tensor
@@ -22,6 +22,25 @@ DTYPES = {
     "BF16": torch.bfloat16,
 }
 """The dtypes that weights may have, under their names in safetensors."""
+
+
+def is_weight(value: object) -> TypeGuard[Tensor]:
+    """Whether a loaded value has elements in its file: sparse and meta tensors have none there."""
+    return (
+        isinstance(value, Tensor)
+        and value.dtype in DTYPES.values()
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+    )
+
+
+ORIGIN = {
+    "iteration": "training iterations completed",
+    "tp": "tensor-parallel size",
+    "pp": "pipeline-parallel size",
+    "vpp": "model chunks per pipeline rank",
+}
+"""What a checkpoint may tell of how it was written; one copy for every layout has no sizes."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +65,11 @@ class TensorInfo:
         """Size in bytes."""
         return self.num_elements * self.dtype.itemsize
 
+    @property
+    def dtype_name(self) -> str:
+        """The dtype's name in torch, such as ``bfloat16``."""
+        return str(self.dtype).removeprefix("torch.")
+
 
 class CheckpointReader(Protocol):
     """A checkpoint whose tensors match its config; opening one checks names and shapes."""
@@ -69,11 +93,23 @@ class CheckpointReader(Protocol):
         """Returns every tensor by its Hugging Face name, in the order of the model."""
         ...
 
-    def read(self, name: str) -> Tensor:
+    def read(self, name: str, rows: slice | None = None) -> Tensor:
         """Returns one tensor, in Hugging Face's arrangement and without vocabulary padding.
 
         It may be mapped from the file: clone it before changing it.
+
+        Args:
+            name: Its Hugging Face name.
+            rows: ``slice(start, stop)`` of axis 0, within the tensor; None for all of it.
         """
+        ...
+
+    def notes(self) -> Sequence[str]:
+        """Returns what a user should know of the checkpoint, such as what is left out of it."""
+        ...
+
+    def origin(self) -> Mapping[str, int]:
+        """Returns what is known of how it was written, any of `ORIGIN`."""
         ...
 
     def beside(self, name: str) -> Path | None:
@@ -81,8 +117,15 @@ class CheckpointReader(Protocol):
         ...
 
 
-Writer = Callable[[CheckpointReader, Path], None]
-"""Fills an empty directory from any reader, one tensor in memory at a time."""
+Writer = Callable[[CheckpointReader, Path], Mapping[str, str]]
+"""Fills an empty directory from any reader, in bounded memory.
+
+It returns the SHA-256 of every large file that it wrote, by path relative to the directory
+(`bc2_ckpt.hashing.HashedFile` computes it on the way).
+
+It reads every tensor once, the rows of each in ascending order and without gaps, so that a reader
+can count or hash what passes.
+"""
 
 
 def check_tensors(

@@ -32,6 +32,22 @@ def write_sidecars(reader: CheckpointReader, directory: Path) -> None:
     carry(reader.beside, directory)
 
 
+def check_carried(beside: Callable[[str], Path | None]) -> None:
+    """Raises where one of the files that would be carried over is not what its name says.
+
+    Args:
+        beside: Returns the file of a name where the source has it.
+
+    Raises:
+        DamagedFileError: Says what is in its place.
+    """
+    for name in CARRIED:
+        if source := beside(name):
+            refuse_placeholder(source)
+            if source.suffix == ".json":
+                read_json(source)
+
+
 def carry(beside: Callable[[str], Path | None], directory: Path) -> None:
     """Copies the tokenizer and the generation settings.
 

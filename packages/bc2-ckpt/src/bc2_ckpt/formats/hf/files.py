@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bc2_ckpt.errors import DamagedFileError, MismatchError
 from bc2_ckpt.files import refuse_placeholder
-from bc2_ckpt.formats.protocol import DTYPES, TensorInfo
+from bc2_ckpt.formats.protocol import DTYPES, TensorInfo, is_weight
 from bc2_ckpt.safe_load import load_file
 
 
@@ -45,7 +45,7 @@ class BinFile:
         if not isinstance(content, dict):
             raise MismatchError(f"{path} holds no tensors by name")
         for name, tensor in content.items():
-            if not isinstance(tensor, Tensor) or tensor.dtype not in DTYPES.values():
+            if not is_weight(tensor):
                 raise MismatchError(f"{path}: {name!r} is no floating-point tensor")
         self._content: dict[str, Tensor] = content
 
@@ -58,7 +58,7 @@ class BinFile:
 
     def read(self, name: str) -> Tensor:
         """Returns one tensor, mapped from the file."""
-        return self._content[name]
+        return self._content[name].detach()  # it may have been saved as a parameter
 
 
 class SafetensorsFile:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from bc2_ckpt.config import ModelConfig
 from bc2_ckpt.errors import DamagedFileError, MismatchError
-from bc2_ckpt.files import read_json
+from bc2_ckpt.files import is_inside, read_json
 from bc2_ckpt.formats.hf.files import WeightFile, open_weight_file
 from bc2_ckpt.formats.protocol import TensorInfo, check_tensors
 from bc2_ckpt.layout import ParameterLayout
@@ -18,6 +18,7 @@ from bc2_ckpt.layout import ParameterLayout
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 _BUFFER = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 """Computed from the config, but stored by early releases."""
+_SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.\w+)")
 
 
 class HfReader:
@@ -62,9 +63,18 @@ class HfReader:
         """Returns every tensor by name, in the order of the model."""
         return self._tensors
 
-    def read(self, name: str) -> Tensor:
-        """Returns one tensor, mapped from its file: clone it before changing it."""
-        return self._files[name].read(name)
+    def read(self, name: str, rows: slice | None = None) -> Tensor:
+        """Returns one tensor or rows of it, mapped from its file: clone it before changing it."""
+        tensor = self._files[name].read(name)
+        return tensor if rows is None else tensor[rows]
+
+    def notes(self) -> Sequence[str]:
+        """Returns nothing: all that a Hugging Face directory holds is carried."""
+        return ()
+
+    def origin(self) -> Mapping[str, int]:
+        """Returns nothing: a Hugging Face directory does not tell."""
+        return {}
 
     def beside(self, name: str) -> Path | None:
         """Returns a small file of the directory, or None."""
@@ -75,6 +85,9 @@ class HfReader:
 def weight_files(directory: Path) -> list[Path]:
     """Returns the weight files of a directory; an empty list where it holds none.
 
+    Without an index, a file numbered ``-00001-of-00003`` stands for all three, so that a missing
+    one is noticed.
+
     Raises:
         DamagedFileError: An index is no index, or names a file outside the directory.
     """
@@ -84,7 +97,21 @@ def weight_files(directory: Path) -> list[Path]:
             return _indexed_files(index)
         if (directory / name).is_file():
             return [directory / name]
-    return sorted(directory.glob("*.safetensors"))
+    for pattern in ("*.safetensors", "pytorch_model*.bin"):
+        found = {path for first in directory.glob(pattern) for path in _numbered(first)}
+        if found:
+            return sorted(found)
+    return []
+
+
+def _numbered(path: Path) -> list[Path]:
+    """Returns all shards of the set that a file's name says it belongs to, or the file alone."""
+    match = _SHARD.fullmatch(path.name)
+    if match is None:
+        return [path]
+    stem, count, suffix = match.groups()
+    numbers = range(1, int(count) + 1)
+    return [path.with_name(f"{stem}-{number:05d}-of-{count}{suffix}") for number in numbers]
 
 
 def _indexed_files(index: Path) -> list[Path]:
@@ -92,6 +119,6 @@ def _indexed_files(index: Path) -> list[Path]:
     if not isinstance(names, dict) or not names:
         raise DamagedFileError(f"{index} holds no weight_map", "download or copy it again")
     for name in names.values():
-        if not isinstance(name, str) or Path(name).name != name:
+        if not is_inside(name) or "/" in name:
             raise DamagedFileError(f"{index} names {name!r}, which is no file beside it")
     return [index.with_name(name) for name in sorted(set(names.values()))]

@@ -10,7 +10,7 @@ import io
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
@@ -18,6 +18,8 @@ from bc2_ckpt.errors import DamagedFileError, UnsafeFileError
 from bc2_ckpt.files import refuse_placeholder
 
 METADATA = ".metadata"
+
+_T = TypeVar("_T")
 
 _CHECKPOINT = "torch.distributed.checkpoint"
 _RECORDS = {
@@ -129,21 +131,41 @@ class _Unpickler(pickle.Unpickler):
 
 def _parse(metadata: _Record) -> StoredIndex:
     extents = {
-        (index.state["fqn"], index.state.get("offset")): Extent(
-            info.state["relative_path"], info.state["offset"], info.state["length"]
-        )
+        (index.state["fqn"], index.state.get("offset")): _extent(info.state)
         for index, info in metadata.state["storage_data"].items()
     }
     tensors, objects = {}, {}
     for key, stored in metadata.state["state_dict_metadata"].items():
         if stored.state is None:
-            objects[key] = extents[key, None]
+            objects[_only(str, key)] = extents[key, None]
             continue
         boxes = [(chunk.state["offsets"], chunk.state["sizes"]) for chunk in stored.state["chunks"]]
-        chunks = tuple(Chunk(offsets, sizes, extents[key, offsets]) for offsets, sizes in boxes)
-        dtype = stored.state["properties"].state[0]
-        tensors[key] = StoredTensor(stored.state["size"], dtype, chunks)
+        chunks = tuple(
+            Chunk(_numbers(offsets), _numbers(sizes), extents[key, offsets])
+            for offsets, sizes in boxes
+        )
+        dtype = _only(torch.dtype, stored.state["properties"].state[0])
+        tensors[_only(str, key)] = StoredTensor(_numbers(stored.state["size"]), dtype, chunks)
     return StoredIndex(tensors, objects)
+
+
+def _extent(state: dict[str, Any]) -> Extent:
+    start, length = _numbers((state["offset"], state["length"]))
+    return Extent(_only(str, state["relative_path"]), start, length)
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    numbers = tuple(_only(int, number) for number in value)
+    if any(number < 0 for number in numbers):
+        raise ValueError(f"{numbers} holds a negative number")
+    return numbers
+
+
+def _only(kind: type[_T], value: Any) -> _T:
+    """Returns a value of the type that a whole file has there."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value
 
 
 def _check_files(directory: Path, index: StoredIndex) -> None:

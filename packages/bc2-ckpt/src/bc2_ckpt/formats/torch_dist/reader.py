@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -11,16 +11,17 @@ from torch import Tensor
 from bc2_ckpt.config import ModelConfig
 from bc2_ckpt.errors import CkptError, MismatchError, NotACheckpointError
 from bc2_ckpt.formats.protocol import DTYPES, TensorInfo, check_tensors
-from bc2_ckpt.formats.torch_dist.keys import MODEL_ROOTS, PREFIXES, box, place, stored_shape
+from bc2_ckpt.formats.torch_dist.keys import MODEL_ROOTS, PREFIXES, box, stored_key, stored_shape
 from bc2_ckpt.formats.torch_dist.metadata import METADATA, StoredTensor
-from bc2_ckpt.formats.torch_dist.pieces import read_box
+from bc2_ckpt.formats.torch_dist.pieces import Pieces, touched
 from bc2_ckpt.formats.torch_dist.vetting import vet
 from bc2_ckpt.layout import ParameterLayout
 from bc2_ckpt.transforms import PaddedVocab
 
 _ITERATION = re.compile(r"iter_\d{7,}")
-_FINISHED = "metadata.json"
-"""megatron-core writes it last, so a directory that has it is whole."""
+_FINISHED = ("metadata.json", "checksums.json")
+"""Written last, the one by megatron-core, the other by bc2-train for any engine: a directory that
+has either is whole."""
 
 
 class TorchDistReader:
@@ -46,10 +47,13 @@ class TorchDistReader:
         """
         self.source = newest_iteration(directory) if is_run(directory) else directory
         self.config = config or self._stored_config()
-        self._stored = _model_tensors(self.source, vet(self.source).tensors)
+        index = vet(self.source)
+        self._stored = _model_tensors(self.source, index.tensors)
+        self._left_out = len(index.tensors) - len(self._stored)
+        self._pieces = Pieces(self.source)
         layout = ParameterLayout(self.config)
-        expected = {place(p).key: stored_shape(p, self.config) for p in layout.params}
-        padded = {place(p).key for p in layout.params if isinstance(p.transform, PaddedVocab)}
+        expected = {stored_key(p): stored_shape(p, self.config) for p in layout.params}
+        padded = {stored_key(p) for p in layout.params if isinstance(p.transform, PaddedVocab)}
         found = {
             key: _true_shape(stored, self.config) if key in padded else stored.shape
             for key, stored in self._stored.items()
@@ -58,21 +62,37 @@ class TorchDistReader:
         self._blocks = {
             name: (param, block) for param in layout.params for block, name in enumerate(param.hf)
         }
-
-    def tensors(self) -> Mapping[str, TensorInfo]:
-        """Returns every tensor by its Hugging Face name, in the order of the model."""
-        return {
-            name: TensorInfo(param.shape, self._stored[place(param).key].dtype)
+        self._tensors = {
+            name: TensorInfo(param.shape, self._stored[stored_key(param)].dtype)
             for name, (param, _) in self._blocks.items()
         }
 
-    def read(self, name: str) -> Tensor:
-        """Returns one tensor in Hugging Face's arrangement, without vocabulary padding."""
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Returns every tensor by its Hugging Face name, in the order of the model."""
+        return self._tensors
+
+    def read(self, name: str, rows: slice | None = None) -> Tensor:
+        """Returns one tensor or rows of it, in Hugging Face's arrangement and without padding."""
         param, block = self._blocks[name]
-        offsets, sizes = box(param, block)
-        where = place(param)
-        tensor = read_box(self.source, self._stored[where.key], offsets, sizes)
-        return param.transform.to_hf(tensor if where.layer is None else tensor[0])
+        stored = touched(self._stored[stored_key(param)], *box(param, block))
+
+        def read(run: slice) -> Tensor:
+            tensor = self._pieces.read_box(stored, *box(param, block, run))
+            return tensor if param.layer is None else tensor[0]
+
+        return param.hf_rows(rows or slice(0, param.shape[0]), read)
+
+    def notes(self) -> Sequence[str]:
+        """Returns a word on what does not belong to the model, which is left out."""
+        if not self._left_out:
+            return ()
+        return (f"{self._left_out} tensors of the optimizer are left out",)
+
+    def origin(self) -> Mapping[str, int]:
+        """Returns the iteration of a run's checkpoint."""
+        if not _ITERATION.fullmatch(self.source.name):
+            return {}
+        return {"iteration": int(self.source.name.removeprefix("iter_"))}
 
     def beside(self, name: str) -> Path | None:
         """Returns a small file of the checkpoint or else of its run, or None."""
@@ -107,7 +127,7 @@ def newest_iteration(directory: Path) -> Path:
     whole = [
         path
         for path in directory.iterdir()
-        if _ITERATION.fullmatch(path.name) and (path / _FINISHED).is_file()
+        if _ITERATION.fullmatch(path.name) and any((path / name).is_file() for name in _FINISHED)
     ]
     if not whole:
         raise NotACheckpointError(f"no checkpoint in {directory} was written to its end")

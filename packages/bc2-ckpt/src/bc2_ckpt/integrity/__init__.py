@@ -1,0 +1,1 @@
+"""Whether a checkpoint is what it should be: checksums, verification, comparison, downloads."""
