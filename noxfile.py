@@ -39,7 +39,7 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, then bc2-data and the kernels each in an environment of their own."""
-    install(session, *PACKAGES, tools=TEST_TOOLS, editable=True)
+    install(session, *PACKAGES, tools=(*TEST_TOOLS, "peft"), editable=True)
     session.run("pytest", *session.posargs)
     if not session.posargs:
         session.notify("isolated", ["bc2-data", "bc2-model"])

@@ -1,4 +1,4 @@
-"""What worker groups run: training on megatron-core, seen from inside a rank."""
+"""What worker groups run: training on an engine, seen from inside a rank."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from bc2_ckpt.config import ModelConfig
 from bc2_train import layout, schema
 from bc2_train.config import RunConfig
 from bc2_train.data import Batch, BatchLoader, build_datasets
-from bc2_train.engines.base import Progress
-from bc2_train.engines.megatron import MegatronEngine
+from bc2_train.engines.base import Engine, Progress
+from bc2_train.engines.build import build_engine
 
 CPU = torch.device("cpu")
 
 
-def make_engine(config: RunConfig) -> MegatronEngine:
-    """Returns an engine whose weights come from ``model.init``."""
+def make_engine(config: RunConfig) -> Any:
+    """Returns the engine of a run, whose weights come from ``model.init``."""
     model = ModelConfig.load(config.model.config)
     layout.check(config, model, torch.distributed.get_world_size())
-    return MegatronEngine(config, model, open_checkpoint(Path(config.model.init)), CPU)
+    return build_engine(config, model, open_checkpoint(Path(config.model.init)), CPU)
 
 
-def make_loader(config: RunConfig, engine: MegatronEngine) -> BatchLoader:
+def make_loader(config: RunConfig, engine: Engine) -> BatchLoader:
     """Returns the loader of this rank, in file order."""
     return BatchLoader(
         build_datasets(config)[0],
@@ -158,7 +158,7 @@ def evaluate(values: dict[str, Any]) -> list[tuple[float, float]]:
     return [(evaluated.loss, evaluated.tokens), (trained.loss, trained.tokens)]
 
 
-def _steps(config: RunConfig, engine: MegatronEngine) -> Iterator[list[Batch]]:
+def _steps(config: RunConfig, engine: Engine) -> Iterator[list[Batch]]:
     loader = make_loader(config, engine)
     for step in range(config.train.iterations):
         yield loader.step(step)

@@ -71,30 +71,38 @@ def write_rows(prefix: Path, rows: Sequence[Sequence[Document]]) -> None:
 
 
 def train(
-    workers: Workers, size: int, checkpoint: Path, prefix: Path, batch: int, **groups: Any
+    workers: Workers,
+    size: int,
+    checkpoint: Path,
+    prefix: Path,
+    batch: int,
+    engine: str,
+    **groups: Any,
 ) -> list[tuple[float, float]]:
     values = run_values(
         checkpoint,
         prefix,
         TrainingRecipe(),
         batch={"micro": 2, "global": batch},
-        train={"iterations": STEPS},
-        **groups,
+        **{**groups, "train": {"iterations": STEPS, **groups.get("train", {})}},
     )
+    values["engine"] = engine
     results: list[tuple[float, float]] = workers(size).run(jobs.train, values)[0]
     return results
 
 
 @pytest.mark.parametrize(
-    ("size", "parallel"),
+    ("size", "engine", "groups"),
     [
-        (1, {}),
-        (2, {"tensor": 2, "sequence": True}),
-        (2, {"pipeline": 2}),
-        (2, {"context": 2}),
-        (2, {}),
+        (1, "megatron", {}),
+        (2, "megatron", {"parallel": {"tensor": 2, "sequence": True}}),
+        (2, "megatron", {"parallel": {"pipeline": 2}}),
+        (2, "megatron", {"parallel": {"context": 2}}),
+        (2, "megatron", {}),
+        (2, "deepspeed", {}),
+        (2, "deepspeed", {"deepspeed": {"zero_stage": 3}, "train": {"recompute": "full"}}),
     ],
-    ids=["TP1", "TP2+SP", "PP2", "CP2", "DP2"],
+    ids=["TP1", "TP2+SP", "PP2", "CP2", "DP2", "ZeRO 1", "ZeRO 3 + recompute"],
 )
 def test_packed_equals_unpacked(
     workers: Workers,
@@ -102,21 +110,28 @@ def test_packed_equals_unpacked(
     documents: list[Document],
     tmp_path: Path,
     size: int,
-    parallel: dict[str, Any],
+    engine: str,
+    groups: dict[str, Any],
 ) -> None:
     write_rows(tmp_path / "packed", packed_rows(documents))
     write_rows(tmp_path / "unpacked", [[document] for document in documents])
     batch = ROWS * DOCUMENTS_PER_ROW
-    packed = train(workers, size, checkpoint, tmp_path / "packed", ROWS, parallel=parallel)
-    unpacked = train(workers, 1, checkpoint, tmp_path / "unpacked", batch)
+    packed = train(workers, size, checkpoint, tmp_path / "packed", ROWS, engine, **groups)
+    unpacked = train(workers, 1, checkpoint, tmp_path / "unpacked", batch, "megatron")
     for (loss, norm), (other_loss, other_norm) in zip(packed, unpacked, strict=True):
         assert loss == pytest.approx(other_loss, rel=1e-5)
         assert norm == pytest.approx(other_norm, rel=1e-5)
 
 
+@pytest.mark.parametrize("engine", ["megatron", "deepspeed"])
 @pytest.mark.parametrize("size", [1, 2])
 def test_the_loss_is_the_mean_over_the_trained_tokens_of_the_global_batch(
-    workers: Workers, checkpoint: Path, documents: list[Document], tmp_path: Path, size: int
+    workers: Workers,
+    checkpoint: Path,
+    documents: list[Document],
+    tmp_path: Path,
+    size: int,
+    engine: str,
 ) -> None:
     rows = packed_rows(documents[: ROWS * DOCUMENTS_PER_ROW])
     write_rows(tmp_path / "packed", rows)
@@ -127,7 +142,7 @@ def test_the_loss_is_the_mean_over_the_trained_tokens_of_the_global_batch(
         batch={"micro": 1, "global": ROWS},
         train={"iterations": 1},
     )
-    (loss, _), *_ = workers(size).run(jobs.train, values)[0]
+    (loss, _), *_ = workers(size).run(jobs.train, {**values, "engine": engine})[0]
 
     tokens = torch.zeros(ROWS, LENGTH, dtype=torch.long)
     labels = torch.full((ROWS, LENGTH), IGNORE_INDEX)

@@ -16,12 +16,11 @@ from bc2_train import __version__
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carries out one bc2-train command and returns its exit status."""
-    parser = make_parser(
-        "bc2-train", "Train Baichuan2 on megatron-core, on CPUs and GPUs.", __version__
-    )
+    parser = make_parser("bc2-train", "Train Baichuan2 on megatron-core or DeepSpeed.", __version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_run(commands)
     _add_compare(commands)
+    _add_merge_lora(commands)
     _add_demo(commands)
     return run_command(parser, argv)
 
@@ -126,6 +125,26 @@ def _compare(args: argparse.Namespace) -> None:
             f"the loss of {args.run} is off by more than {limit:g}",
             "add --plot errors.png to see where they part",
         )
+
+
+def _add_merge_lora(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = add_command(
+        commands,
+        "merge-lora",
+        _merge_lora,
+        "merge the newest adapters of a run into its weights, for Hugging Face",
+        "  bc2-train merge-lora runs/lora --output merged",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="made anew")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+
+
+def _merge_lora(args: argparse.Namespace) -> None:
+    from bc2_train.merge import merge
+
+    checkpoint = merge(args.run, args.output, overwrite=args.overwrite)
+    sys.stdout.write(f"merged the adapters of {checkpoint} into {args.output}\n")
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

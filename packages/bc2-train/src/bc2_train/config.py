@@ -125,6 +125,42 @@ class Parallel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeepSpeed:
+    """What the deepspeed engine divides among the processes, all of which are data parallel.
+
+    Attributes:
+        zero_stage: 0 = nothing, 1 = optimizer state, 2 = gradients as well, 3 = weights as well.
+        offload: ``optimizer`` keeps its state, and takes its step, on the host.
+    """
+
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    offload: Literal["none", "optimizer"] = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank adapters, trained in place of the weights (Hu et al., arXiv 2106.09685).
+
+    Attributes:
+        rank: Inner dimension of an adapter.
+        alpha: An adapter's output is scaled by alpha / rank.
+        dropout: Probability with which an input of an adapter is dropped.
+        targets: The layers that get one.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: tuple[Literal["W_pack", "o_proj", "gate_proj", "up_proj", "down_proj"], ...] = (
+        "W_pack",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Train:
     """How long, and from which random state.
 
@@ -201,10 +237,12 @@ class RunConfig:
     optimizer: Optimizer
     train: Train
     run: Run
-    engine: Literal["megatron"] = "megatron"
+    engine: Literal["megatron", "deepspeed"] = "megatron"
     device: Literal["auto", "npu", "cuda", "cpu"] = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     parallel: Parallel = field(default_factory=Parallel)
+    deepspeed: DeepSpeed = field(default_factory=DeepSpeed)
+    lora: Lora | None = None
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     evaluation: Evaluation = field(default_factory=Evaluation)
 
@@ -242,6 +280,38 @@ class RunConfig:
                 "parallel.sequence splits the sequence over a tensor-parallel group of one",
                 "set parallel.tensor above 1, or parallel.sequence to false",
             )
+        if self.engine == "deepspeed":
+            self._check_deepspeed()
+        if self.lora is not None:
+            self._check_lora(self.lora)
+
+    def _check_deepspeed(self) -> None:
+        if self.parallel != Parallel():
+            raise TrainError(
+                "the keys of parallel are about the megatron engine",
+                "add --set 'parallel={}': with engine deepspeed every process is data parallel, "
+                "and deepspeed.zero_stage says what they divide",
+            )
+        if self.deepspeed.offload == "optimizer" and self.deepspeed.zero_stage == 0:
+            raise TrainError(
+                "deepspeed.offload needs a ZeRO stage above 0", "set deepspeed.zero_stage to 1"
+            )
+        if self.train.recompute == "selective":
+            raise TrainError(
+                "train.recompute selective is about the megatron engine",
+                "set train.recompute to full, or to none",
+            )
+
+    def _check_lora(self, lora: Lora) -> None:
+        if self.engine != "deepspeed":
+            raise TrainError("lora is about the deepspeed engine", "add --set engine=deepspeed")
+        if self.model.init == "random":
+            raise TrainError(
+                "lora trains beside weights that stay as they are, and model.init is random",
+                "set model.init to a checkpoint directory",
+            )
+        if lora.rank < 1 or not lora.targets:
+            raise TrainError("lora needs a rank of at least 1 and at least one of its targets")
 
     @property
     def run_dir(self) -> Path:

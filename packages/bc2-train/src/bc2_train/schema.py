@@ -93,6 +93,10 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         return value
     if origin is tuple:
         options = typing.get_args(hint)
+        if options[-1] is Ellipsis:
+            if not isinstance(value, list | tuple):
+                raise TrainError(f"{name} is {value!r}, not a list")
+            options = (options[0],) * len(value)
         if not isinstance(value, list | tuple) or len(value) != len(options):
             raise TrainError(f"{name} is {value!r}, not a list of {len(options)} numbers")
         return tuple(_convert(*pair, name) for pair in zip(options, value, strict=True))

@@ -17,6 +17,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,14 +136,14 @@ def _trainer(config: RunConfig, model: ModelConfig, device: torch.device) -> Tra
     from bc2_model.weights import RandomWeights
     from bc2_train.checkpoints import CheckpointFolder
     from bc2_train.data import BatchLoader, build_datasets
-    from bc2_train.engines.megatron import MegatronEngine
+    from bc2_train.engines.build import build_engine
     from bc2_train.loop import Trainer
     from bc2_train.ranks import DistributedRanks
     from bc2_train.stop import StopRequest
 
     initial = _initial_checkpoint(config, model)
     weights = initial or RandomWeights(model, config.train.seed)
-    engine = MegatronEngine(config, model, weights, device)
+    engine = build_engine(config, model, weights, device)
     ranks = DistributedRanks(device)
 
     def loader(dataset: Dataset, shuffle: bool) -> BatchLoader:
@@ -159,7 +160,7 @@ def _trainer(config: RunConfig, model: ModelConfig, device: torch.device) -> Tra
         )
 
     def describe(directory: Path) -> None:
-        write_json(directory / "config.json", model.to_hf())
+        write_json(directory / "config.json", replace(model, dtype=config.precision).to_hf())
         folder = Path(config.model.config)
         carry(initial.beside if initial else lambda name: _existing(folder / name), directory)
 
