@@ -8,6 +8,7 @@ import random
 import sys
 import types
 from argparse import Namespace
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,51 @@ def test_what_training_saves(
     command = ["convert", "--input", str(directory), "--output", str(tmp_path / "out")]
     assert main([*command, "--to", "hf", "--config", str(tmp_path)]) == 0
     assert note in capsys.readouterr().err
+
+
+class OnNpu:
+    """A tensor as torch_npu pickles one that lies on an NPU (``_reduce_ex`` of its storage.py)."""
+
+    def __init__(self, tensor: Tensor, module: types.ModuleType) -> None:
+        self.tensor = tensor
+        self.module = module
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        tensor = self.tensor
+        hooks: OrderedDict[str, Any] = OrderedDict()
+        place = (tensor.storage_offset(), tuple(tensor.size()), tensor.stride())
+        args = (tensor._typed_storage(), *place, False, hooks, self.module.Format.ND)
+        return self.module._rebuild_npu_tensor, args
+
+
+def test_what_was_saved_on_an_npu_needs_none(
+    config: ModelConfig,
+    tensors: Tensors,
+    legacy: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module: Any = types.ModuleType("torch_npu.utils.storage")
+    module._rebuild_npu_tensor = lambda *args: pytest.fail("it was called")
+    module._rebuild_npu_tensor.__module__ = module.__name__
+    module._rebuild_npu_tensor.__qualname__ = "_rebuild_npu_tensor"
+    module.Format = enum.Enum("Format", {"ND": 2}, module=module.__name__)
+    for name in ("torch_npu", "torch_npu.utils", "torch_npu.utils.storage"):
+        monkeypatch.setitem(sys.modules, name, module)
+
+    def move(content: dict[str, Any]) -> None:
+        encoder = content["model"]["language_model"]["encoder"]
+        shared = torch.cat([tensor.flatten() for tensor in encoder.values()])
+        start = 0
+        for name, tensor in encoder.items():
+            view = shared[start : start + tensor.numel()].view(tensor.shape)
+            encoder[name] = OnNpu(view, module)
+            start += tensor.numel()
+
+    directory = legacy(tp=2)
+    for path in directory.rglob(FILE):
+        change(path, move)
+    monkeypatch.undo()
+    assert_read(directory, tensors, config)
 
 
 @pytest.mark.parametrize("position", ["rope", "alibi"])

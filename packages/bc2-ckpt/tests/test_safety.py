@@ -198,7 +198,7 @@ def test_a_payload_in_a_legacy_file_leaves_no_trace(
     assert not trace.exists()
 
 
-class Helper:
+class CallsNumpy:
     """Asks for a function of numpy that runs a string, as an object of a known package might."""
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -213,7 +213,7 @@ def test_a_function_of_a_package_that_training_uses_is_not_called(
     rundocs.__module__, rundocs.__qualname__ = "numpy.testing", "rundocs"
     path = legacy / "release/mp_rank_00/model_optim_rng.pt"
     content = torch.load(path, weights_only=True)
-    torch.save(content | {"args": argparse.Namespace(helper=Helper())}, path)
+    torch.save(content | {"args": argparse.Namespace(value=CallsNumpy())}, path)
     torch.load(path, weights_only=False)
     assert called.pop(), "the payload itself works"
     open_checkpoint(legacy)

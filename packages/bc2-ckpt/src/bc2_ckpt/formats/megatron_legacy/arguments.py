@@ -8,7 +8,7 @@ from typing import Any
 
 from bc2_ckpt.config import BAICHUAN1_VOCAB_SIZE, ModelConfig, PositionEmbedding
 from bc2_ckpt.errors import CkptError
-from bc2_ckpt.formats.megatron_legacy.content import Foreign
+from bc2_ckpt.foreign import Foreign
 from bc2_data.vocab import VOCAB_SIZE, padded_vocab_size
 
 _POSITIONS: dict[object, PositionEmbedding] = {

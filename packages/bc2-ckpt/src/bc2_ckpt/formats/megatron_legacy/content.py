@@ -7,30 +7,27 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from bc2_ckpt.errors import MismatchError
+from bc2_ckpt.foreign import stand_ins
 from bc2_ckpt.formats.protocol import is_weight
 from bc2_ckpt.safe_load import load_file
 
 _CHUNK = re.compile(r"model(\d*)")
 _NO_WEIGHT = re.compile(r"(.*\.)?(_extra_state|inv_freq)")
 """Empty states of modules, and what is computed from the config."""
-_KNOWN = (
+_SILENT = (
     "checkpoint_version",
     "iteration",
     "args",
     "tokens",
     "num_floating_point_operations_so_far",
 )
+"""Keys that a user does not miss."""
 _OLDEST_VERSION = 2.0
 """Before it, the rows of query_key_value were arranged otherwise."""
-
-_UPSTREAM = ("ascendspeed", "megatron", "mindspeed", "mindspeed_llm", "modellink", "numpy")
-"""Packages whose objects stand in what training saves: enumerations among the arguments, states."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +49,6 @@ class RankFile:
     left_out: tuple[str, ...]
 
 
-class Foreign:
-    """Stands in for an object of upstream's own classes, of which nothing is carried out.
-
-    Attributes:
-        args: What it was to be made from.
-    """
-
-    def __init__(self, *args: object) -> None:
-        self.args = args
-
-    def __setstate__(self, state: object) -> None:
-        """Takes whatever state the object had, and forgets it."""
-
-
 def load_rank_file(path: Path) -> RankFile:
     """Loads the file of one rank.
 
@@ -74,8 +57,7 @@ def load_rank_file(path: Path) -> RankFile:
         UnsafeFileError: It asks for more than tensors, plain values and inert stand-ins.
         MismatchError: It holds no model, or one of a layout that cannot be converted.
     """
-    stand_ins: list[Any] = [(Foreign, name) for name in _upstream_globals(path)]
-    with torch.serialization.safe_globals([Namespace, *stand_ins]):
+    with stand_ins(path):
         content = load_file(path)
     keys = [key for key in content if isinstance(key, str)] if isinstance(content, dict) else []
     chunks = sorted((int(match[1] or 0), key) for key in keys if (match := _CHUNK.fullmatch(key)))
@@ -89,7 +71,7 @@ def load_rank_file(path: Path) -> RankFile:
             "load and save it with the Megatron that wrote it and a newer one",
         )
     args, iteration = content.get("args"), content.get("iteration")
-    taken = {*_KNOWN, *(key for _, key in chunks)}
+    taken = {*_SILENT, *(key for _, key in chunks)}
     return RankFile(
         path=path,
         chunks=tuple(dict(_flat(content[key], path)) for _, key in chunks),
@@ -97,16 +79,6 @@ def load_rank_file(path: Path) -> RankFile:
         iteration=iteration if type(iteration) is int else None,
         left_out=tuple(key for key in keys if key not in taken and content[key] is not None),
     )
-
-
-def _upstream_globals(path: Path) -> list[str]:
-    """Returns the names of upstream's classes and functions that a file asks for."""
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-    # A damaged or hostile pickle can raise anything on its way; loading it says what is wrong.
-    except Exception:
-        return []
-    return [name for name in names if name.partition(".")[0] in _UPSTREAM]
 
 
 def _flat(value: object, path: Path, name: str = "") -> Iterator[tuple[str, Tensor]]:

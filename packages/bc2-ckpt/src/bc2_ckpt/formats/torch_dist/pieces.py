@@ -100,16 +100,14 @@ class Pieces:
             or tuple(tensor.shape) != chunk.sizes
             or tensor.dtype != stored.dtype
         ):
-            raise DamagedFileError(
-                f"{self._directory / extent.file} at byte {extent.start} holds another tensor "
-                "than .metadata says",
-                "copy the checkpoint again",
-            )
+            raise self._damaged(extent)
         if not tensor.is_contiguous():
             whole: Tensor = load_extent(self._directory, extent)
             return whole.contiguous().view(torch.uint8)
         item = stored.dtype.itemsize
         start = extent.start + self._data_start(extent) + tensor.storage_offset() * item
+        if start + tensor.nbytes > extent.start + extent.length:
+            raise self._damaged(extent)
         data = self._map(extent.file)[start : start + tensor.nbytes]
         self._chunks[extent] = data.view(*chunk.sizes[:-1], chunk.sizes[-1] * item)
         return self._chunks[extent]
@@ -124,14 +122,25 @@ class Pieces:
 
     def _data_start(self, extent: Extent) -> int:
         """Returns where, within a chunk's archive, the elements begin."""
-        with open_extent(self._directory, extent) as part:
-            with zipfile.ZipFile(part) as archive:
+        try:
+            with open_extent(self._directory, extent) as part, zipfile.ZipFile(part) as archive:
                 (data,) = (x for x in archive.infolist() if _DATA_RECORD.fullmatch(x.filename))
-            part.seek(data.header_offset)
-            header = part.read(_LOCAL_HEADER.size)
-        *_, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-        start: int = data.header_offset + len(header) + name_length + extra_length
+                part.seek(data.header_offset)
+                *_, name_length, extra_length = _LOCAL_HEADER.unpack(part.read(_LOCAL_HEADER.size))
+        # The directory is damaged, or there is not one tensor in it, or no header where it says.
+        except (zipfile.BadZipFile, ValueError, OSError, struct.error) as error:
+            raise self._damaged(extent) from error
+        if data.compress_type != zipfile.ZIP_STORED:
+            raise self._damaged(extent)
+        start: int = data.header_offset + _LOCAL_HEADER.size + name_length + extra_length
         return start
+
+    def _damaged(self, extent: Extent) -> DamagedFileError:
+        return DamagedFileError(
+            f"{self._directory / extent.file} at byte {extent.start} holds another tensor than "
+            ".metadata says",
+            "copy the checkpoint again",
+        )
 
 
 _Box = list[tuple[int, int]]

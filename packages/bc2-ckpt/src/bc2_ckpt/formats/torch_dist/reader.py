@@ -47,7 +47,7 @@ class TorchDistReader:
         """
         self.source = newest_iteration(directory) if is_run(directory) else directory
         self.config = config or self._stored_config()
-        index = vet(self.source)
+        index = vet(self.source, for_megatron=False)
         self._stored = _model_tensors(self.source, index.tensors)
         self._left_out = len(index.tensors) - len(self._stored)
         self._pieces = Pieces(self.source)
