@@ -165,7 +165,7 @@ def large_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "large"
     folder.mkdir()
     for file in range(12):
-        rows = (json.dumps({"text": f"{file} {row} " + "".join(CORPUS) * 4}) for row in range(600))
+        rows = (json.dumps({"text": f"{file} {row} " + "".join(CORPUS) * 4}) for row in range(300))
         (folder / f"{file:02}.jsonl").write_text("\n".join(rows), encoding="utf-8")
     return folder
 

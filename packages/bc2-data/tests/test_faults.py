@@ -167,7 +167,7 @@ def test_a_full_disk_is_a_clear_error_and_resume_goes_on(
         f"error: {out}: No space left on device\nhint: free some space, or choose another place\n"
     )
     if workers == 1:  # two may both be at their first shard when the disk is full
-        assert notes[1].startswith("kept 1 finished shard in ")
+        assert notes[1].startswith("kept 2 finished shards in ")
     assert not list(small_disk.rglob("*_document.*")) or all(
         ".data.unfinished" in path.parts for path in out.rglob("*_document.*")
     )

@@ -110,6 +110,17 @@ def test_errors_of_workers_arrive(task: Any, ending: str, error: Any, message: s
         assert caught.value.hint == "a hint"
 
 
+def test_a_worker_may_die_between_two_tasks(task: Any) -> None:
+    events = ProcessLauncher(1).run([task(1), task(2)])
+    assert [next(events), next(events)] == [1, -1]
+    (worker,) = children(os.getpid())
+    time.sleep(0.2)  # it says that it is ready for the next one
+    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: b"spawn_main" not in Path(f"/proc/{worker}/cmdline").read_bytes())
+    with pytest.raises(DataError, match=r"killed by SIGKILL at work on Task\(number=2"):
+        next(events)
+
+
 def test_closing_a_launcher_stops_its_workers(task: Any) -> None:
     events = ProcessLauncher(2).run([task(number) for number in range(50)])
     next(events)
@@ -145,8 +156,9 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 @pytest.fixture
 def long_job(large_folder: Path, tokenizer_dir: Path, tmp_path: Path) -> list[object]:
+    """A run that is still at work when its first shards are done, however busy the machine is."""
     return [
-        *("tokenize", "--input", large_folder, "--tokenizer", tokenizer_dir),
+        *("tokenize", "--input", *[large_folder] * 10, "--tokenizer", tokenizer_dir),
         *("--output-prefix", tmp_path / "out" / "data", "--workers", 2),
     ]
 

@@ -86,8 +86,17 @@ def positive(text: str) -> int:
 
 
 def show(lines: Iterable[str]) -> None:
-    """Writes the lines of a command's answer on stdout."""
-    sys.stdout.writelines(f"{line}\n" for line in lines)
+    """Writes the lines of a command's answer on stdout.
+
+    That nobody reads them, or no more, as of ``| head``, is no error.
+    """
+    text = "".join(f"{line}\n" for line in lines)
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter flushes once more on its way out, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
@@ -107,11 +116,6 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         _show_traceback(args)
         print_error(error.message, error.hint, error)
         return error.exit_status
-    except BrokenPipeError:
-        # The reader went away (`| head`): that is no error, but the interpreter would
-        # complain once more when it flushes stdout on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt as interrupt:
         print_error("interrupted", "", interrupt)
         return 130

@@ -6,10 +6,9 @@ import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import SpawnContext
 from typing import Any
 
 from bc2_data.errors import DataError
@@ -21,17 +20,38 @@ class _Done:
     """What a worker sends when a task is finished."""
 
 
-@dataclass
 class _Worker:
-    process: SpawnProcess
-    task: Task[Any]
+    """A process and this side of the pipe to it."""
 
-    def died(self) -> DataError:
+    def __init__(self, context: SpawnContext) -> None:
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self.process.start()
+        theirs.close()  # so that reading ends when the worker does
+        self._task: Task[Any] | None = None
+
+    def give(self, task: Task[Any]) -> None:
+        self._task = task
+        with self._raising_if_dead():
+            self.connection.send(task)
+
+    def receive(self) -> Any:
+        with self._raising_if_dead():
+            return self.connection.recv()
+
+    @contextmanager
+    def _raising_if_dead(self) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, OSError) as error:  # at any point of a message
+            raise self._died() from error
+
+    def _died(self) -> DataError:
         self.process.join()
         status = self.process.exitcode or 0
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended ({status})"
         return DataError(
-            f"a worker {how} at work on {self.task}",
+            f"a worker {how} at work on {self._task}",
             "is the machine out of memory? give fewer --workers, or a smaller --max-row-bytes"
             if status == -signal.SIGKILL
             else "look at what it wrote above",
@@ -56,46 +76,32 @@ class ProcessLauncher:
             DataError: A task raised it, or a worker died.
         """
         waiting = deque(tasks)
-        workers: dict[Connection, _Worker] = {}
+        workers: dict[object, _Worker] = {}
         try:
             for _ in range(min(self._workers, len(waiting))):
-                connection, worker = self._start(waiting.popleft())
-                workers[connection] = worker
+                worker = _Worker(self._context)
+                workers[worker.connection] = worker
+                worker.give(waiting.popleft())
             while workers:
-                for ready in wait(list(workers)):
-                    assert isinstance(ready, Connection)
-                    message = _receive(ready, workers[ready])
+                for ready in wait([worker.connection for worker in workers.values()]):
+                    worker = workers[ready]
+                    message = worker.receive()
                     if isinstance(message, Failure):
                         raise message.to_raise()
                     if not isinstance(message, _Done):
                         yield message
                     elif waiting:
-                        workers[ready].task = waiting.popleft()
-                        ready.send(workers[ready].task)
+                        worker.give(waiting.popleft())
                     else:
-                        ready.close()
-                        workers.pop(ready).process.join()
+                        del workers[ready]
+                        worker.connection.close()  # which ends it
+                        worker.process.join()
         finally:
             for worker in workers.values():
                 worker.process.kill()
-            for connection, worker in workers.items():
+            for worker in workers.values():
                 worker.process.join()
-                connection.close()
-
-    def _start(self, task: Task[Any]) -> tuple[Connection, _Worker]:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
-        process.start()
-        theirs.close()  # so that reading ends when the worker does
-        ours.send(task)
-        return ours, _Worker(process, task)
-
-
-def _receive(connection: Connection, worker: _Worker) -> Any:
-    try:
-        return connection.recv()
-    except (EOFError, ConnectionResetError) as error:
-        raise worker.died() from error
+                worker.connection.close()
 
 
 def _serve(connection: Connection) -> None:
