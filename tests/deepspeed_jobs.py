@@ -11,6 +11,7 @@ import torch
 import jobs
 from bc2_train import schema
 from bc2_train.config import RunConfig
+from bc2_train.engines.base import Progress, StepResult
 from bc2_train.errors import TrainError
 
 
@@ -58,3 +59,34 @@ def held_by_zero_3(values: dict[str, Any]) -> dict[str, tuple[int, int, int]]:
         name: (parameter.ds_numel, parameter.numel(), parameter.ds_tensor.numel())
         for name, parameter in engine.model.named_parameters()
     }
+
+
+def train_on_one_batch(values: dict[str, Any], rates: list[float]) -> list[float]:
+    """Trains on the same batch again and again, at these learning rates; returns the losses."""
+    config = schema.build(RunConfig, values)
+    engine = jobs.make_engine(config)
+    batches = jobs.make_loader(config, engine).step(0)
+    return [engine.train_step(batches, rate).loss for rate in rates]
+
+
+def computed_layers(values: dict[str, Any]) -> int:
+    """Returns how often the first layer's attention is computed in one step."""
+    config = schema.build(RunConfig, values)
+    engine = jobs.make_engine(config)
+    calls: list[None] = []
+    engine.model.model.layers[0].self_attn.register_forward_hook(lambda *_: calls.append(None))
+    engine.train_step(jobs.make_loader(config, engine).step(0), config.optimizer.lr)
+    return len(calls)
+
+
+def loss_scale_after_load(values: dict[str, Any], directory: str, scale: float) -> float:
+    """Saves at a loss scale, and returns that of the first step after taking it up again."""
+    config = schema.build(RunConfig, values)
+    Path(directory).mkdir()
+    before = jobs.make_engine(config)
+    before._loss_scaler.cur_scale = scale
+    assert before.save(Path(directory), Progress()).done(wait=True)
+    after = jobs.make_engine(config)
+    after.load(Path(directory))
+    result: StepResult = after.train_step(jobs.make_loader(config, after).step(0), 1e-3)
+    return result.loss_scale

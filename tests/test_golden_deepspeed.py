@@ -40,10 +40,7 @@ def test_trajectory_of_the_official_code(
 
 
 LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
-    **{
-        f"ZeRO {stage} on {size}": (size, {"deepspeed": {"zero_stage": stage}})
-        for size, stage in STAGES
-    },
+    **{f"ZeRO {stage}": (2, {"deepspeed": {"zero_stage": stage}}) for stage in range(4)},
     "four micro batches": (1, {"deepspeed": {"zero_stage": 2}, "batch": {"micro": 1}}),
     "ZeRO 1, offload": (2, {"deepspeed": {"zero_stage": 1, "offload": "optimizer"}}),
     "ZeRO 3, offload": (2, {"deepspeed": {"zero_stage": 3, "offload": "optimizer"}}),
@@ -56,8 +53,8 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     ("position", "layout"),
     [
         *(("alibi", layout) for layout in LAYOUTS),
-        ("rotary", "ZeRO 1 on 2"),
-        ("rotary", "ZeRO 3 on 2"),
+        ("rotary", "ZeRO 1"),
+        ("rotary", "ZeRO 3"),
     ],
 )
 def test_trajectory_of_the_reference(
@@ -66,7 +63,8 @@ def test_trajectory_of_the_reference(
     size, groups = LAYOUTS[layout]
     checkpoint = make_checkpoint(tmp_path / "hf", position)
     tokens = random_tokens(ModelConfig.load(checkpoint).vocab_size, 5, 4, 65)
-    recipe = TrainingRecipe()
+    # AdamW forgives a wrong scale of the gradients; with so large an eps it does not.
+    recipe = TrainingRecipe(lr=0.1, eps=0.1, clip=0.2)
     losses, norms = ReferenceModel.load(checkpoint).train(tokens, recipe)
     write_instruction_rows(tmp_path / "rows", tokens.flatten(0, 1))
     train = {"iterations": 5, **groups.get("train", {})}

@@ -6,14 +6,17 @@ lives for the whole test session, and a job is a function that every rank of it 
 
 from __future__ import annotations
 
+import gc
 import importlib
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,9 @@ class WorkerGroup:
         self._processes: list[Any] = []
         self._pipes: list[Connection] = []
 
-    def run(self, job: Callable[..., Any], *args: Any, timeout: float = 300) -> list[Any]:
+    def run(
+        self, job: Callable[..., Any], *args: Any, timeout: float = 300, **options: Any
+    ) -> list[Any]:
         """Runs a module-level function on every rank and returns their results by rank.
 
         Raises:
@@ -41,7 +46,7 @@ class WorkerGroup:
         if not self._processes:
             self._start()
         for pipe in self._pipes:
-            pipe.send((job.__module__, job.__qualname__, args))
+            pipe.send((job.__module__, job.__qualname__, args, options))
         results: dict[int, Any] = {}
         deadline = time.monotonic() + timeout
         while len(results) < self.size:
@@ -59,9 +64,11 @@ class WorkerGroup:
         return [results[rank] for rank in range(self.size)]
 
     def close(self) -> None:
-        """Ends the processes."""
+        """Ends the processes, and what they started: writers of checkpoints."""
         for process in self._processes:
             process.kill()
+            with suppress(ProcessLookupError):  # it was alone, or had not begun
+                os.killpg(process.pid, signal.SIGKILL)
             process.join()
         self._processes, self._pipes = [], []
 
@@ -80,6 +87,7 @@ class WorkerGroup:
 
 
 def _serve(pipe: Connection, rank: int, size: int, port: int) -> None:
+    os.setpgid(0, 0)
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
@@ -97,11 +105,12 @@ def _serve(pipe: Connection, rank: int, size: int, port: int) -> None:
     torch.distributed.init_process_group("gloo")
     while True:
         try:
-            module, name, args = pipe.recv()
+            module, name, args, options = pipe.recv()
         except EOFError:  # the tests are over
             return
         try:
             function = getattr(importlib.import_module(module), name)
-            pipe.send((True, function(*args)))
+            pipe.send((True, function(*args, **options)))
         except BaseException:
             pipe.send((False, traceback.format_exc()))
+        gc.collect()  # what a job leaves in cycles holds process groups, each of many threads

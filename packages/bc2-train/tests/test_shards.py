@@ -81,8 +81,20 @@ def test_an_asynchronous_writer_holds_what_it_has_read(
     assert load_file(tmp_path / "model.safetensors")["w"].tolist() == [0, 0, 0]
 
 
-def test_a_failure_in_the_background_is_not_lost(tmp_path: Path) -> None:
-    writer = ShardWriter(SingleRank(), asynchronous=True)
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_failure_is_told_when_the_files_should_be_there(
+    tmp_path: Path, asynchronous: bool
+) -> None:
+    writer = ShardWriter(SingleRank(), asynchronous=asynchronous)
     writer.write(tmp_path / "missing", "model", [Entry("w", 12, lambda: torch.zeros(3))])
-    with pytest.raises(Exception, match="No such file"):
+    with pytest.raises(OSError, match="No such file"):
+        writer.done(wait=True)
+
+
+def test_a_failure_of_one_rank_is_a_failure_of_all(tmp_path: Path) -> None:
+    ranks = OneOfTwo(0)
+    ranks.gather = lambda value: [value, ["the other disk is full"]]  # type: ignore[method-assign]
+    writer = ShardWriter(ranks, asynchronous=False)
+    writer.write(tmp_path, "model", [Entry("w", 12, lambda: torch.zeros(3))])
+    with pytest.raises(OSError, match="the other disk is full"):
         writer.done(wait=True)

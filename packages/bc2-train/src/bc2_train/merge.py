@@ -69,7 +69,7 @@ class MergedReader(Filter):
 
     Args:
         base: The weights that the adapters were trained beside.
-        adapter: A directory with ``adapter_config.json`` and ``adapter_model*.safetensors``.
+        adapter: A directory with ``adapter_config.json`` and ``adapter_model.safetensors``.
 
     Raises:
         TrainError: An adapter is of a layer that the model does not have.
@@ -80,10 +80,9 @@ class MergedReader(Filter):
         settings = read_json(adapter / "adapter_config.json")
         self._scale = settings["lora_alpha"] / settings["r"]
         self._factors: dict[str, Tensor] = {}
-        for path in sorted(adapter.glob("adapter_model*.safetensors")):
-            file = open_weight_file(path)
-            for name in file.tensors():
-                self._factors[name.removeprefix(_PREFIX)] = file.read(name).float()
+        file = open_weight_file(adapter / "adapter_model.safetensors")
+        for name in file.tensors():
+            self._factors[name.removeprefix(_PREFIX)] = file.read(name).float()
         for name in self._factors:
             layer = name.partition(".lora_")[0]
             if f"{layer}.weight" not in base.tensors():

@@ -18,8 +18,7 @@ def install(device: torch.device) -> None:
     Args:
         device: This process's device.
     """
-    # Read when deepspeed is first imported.
-    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    os.environ["DS_ACCELERATOR"] = device.type  # read when deepspeed is first imported
     import deepspeed.accelerator
 
     # It warns about all that our settings ask for on purpose.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from bc2_train.config import RunConfig
+from bc2_train.errors import TrainError
 
 _NAME = "default"
 _STORED_PREFIX = "base_model.model."
@@ -20,9 +22,11 @@ def attach(model: nn.Module, config: RunConfig) -> None:
     Args:
         model: A BaichuanForCausalLM.
         config: A run with ``lora``.
-    """
-    import peft  # slow to import, and most runs do without
 
+    Raises:
+        TrainError: PEFT is not installed.
+    """
+    peft = _peft()
     torch.manual_seed(config.train.seed)
     dtype = next(model.parameters()).dtype
     peft.inject_adapter_in_model(_settings(config), model, _NAME)
@@ -42,14 +46,23 @@ def save_settings(config: RunConfig, directory: Path) -> None:
 
 
 def _settings(config: RunConfig) -> Any:
-    import peft
-
     lora = config.lora
     assert lora is not None
-    return peft.LoraConfig(
+    return _peft().LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=list(lora.targets),
         base_model_name_or_path=config.model.init,
     )
+
+
+def _peft() -> Any:
+    """Imports PEFT, which few runs need."""
+    try:
+        return importlib.import_module("peft")
+    except ImportError as error:
+        raise TrainError(
+            f"lora needs PEFT, which cannot be imported: {error}",
+            "python3 -m pip install 'bc2-train[lora]'",
+        ) from error

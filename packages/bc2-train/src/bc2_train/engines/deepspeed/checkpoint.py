@@ -4,7 +4,7 @@ A checkpoint directory holds:
 
 - ``model*.safetensors``, with an index where there are several: the weights in the precision of the
   run, as Hugging Face names and arranges them. Where adapters are trained,
-  ``adapter_model*.safetensors`` and ``adapter_config.json``, as PEFT has them.
+  ``adapter_model.safetensors`` and ``adapter_config.json``, as PEFT has them.
 - ``optimizer/state*.safetensors``: in float32, PARAMETER.exp_avg and PARAMETER.exp_avg_sq, and of a
   run in 16 bits PARAMETER.master.
 - ``training_state.json``: progress, the optimizer's step, the loss scale.
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from bc2_ckpt.files import read_json, write_json
 from bc2_ckpt.formats.hf.files import WeightFile, open_weight_file
+from bc2_ckpt.formats.protocol import TensorInfo
 from bc2_train.checkpoints import PendingSave
 from bc2_train.engines.base import Progress
 from bc2_train.engines.deepspeed.optimizer import whole_shape
@@ -46,6 +47,7 @@ class Training:
         parameters: The trained ones, by the names under which they are stored.
         stem: Of the files of their weights.
         dtype: Of these weights.
+        split: Whether they may stand in several files.
         state: Float32 weights and moments.
         loss_scaler: DeepSpeed's.
     """
@@ -53,6 +55,7 @@ class Training:
     parameters: dict[str, nn.Parameter]
     stem: str
     dtype: torch.dtype
+    split: bool
     state: OptimizerState
     loss_scaler: Any
 
@@ -82,7 +85,7 @@ def save(
         )
     ranks.barrier()
     writer = ShardWriter(ranks, asynchronous=asynchronous)
-    files = writer.write(directory, training.stem, _weights(training))
+    files = writer.write(directory, training.stem, _weights(training), split=training.split)
     if ranks.rank == 0 and len(set(files.values())) > 1:
         total = sum(entry.num_bytes for entry in _weights(training))
         index = {"metadata": {"total_size": total}, "weight_map": files}
@@ -130,7 +133,7 @@ def load(directory: Path, training: Training) -> Progress:
     tensors.check(training.parameters)
     for name, parameter in training.parameters.items():
         master = f"{name}.master"
-        weight = tensors.read(master if master in tensors.files else name)
+        weight = tensors.read(master if master in tensors else name)
         training.state.set_weight(parameter, weight.float())
         for key in MOMENTS:
             training.state.set_moment(parameter, key, tensors.read(f"{name}.{key}"))
@@ -147,26 +150,29 @@ class _Tensors:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._weights = _by_name(directory)
-        self.files = self._weights | _by_name(directory / _OPTIMIZER)
+        self._all = self._weights | _by_name(directory / _OPTIMIZER)
 
     def check(self, parameters: dict[str, nn.Parameter]) -> None:
         """Raises where the weights are not those of the parameters."""
-        shapes = {name: file.tensors()[name].shape for name, file in self._weights.items()}
+        found = {name: info.shape for name, (_, info) in self._weights.items()}
         expected = {name: tuple(whole_shape(p)) for name, p in parameters.items()}
-        if shapes != expected:
-            differing = sorted(dict(shapes.items() ^ expected.items()))
+        if found != expected:
+            name = min(dict(found.items() ^ expected.items()))
             raise TrainError(
-                f"{self._directory} holds other parameters than this run trains: {differing[0]!r} "
-                f"is {shapes.get(differing[0], 'not there')}, and here it is "
-                f"{expected.get(differing[0], 'not there')}",
+                f"{self._directory} holds other parameters than this run trains: {name!r} is "
+                f"{found.get(name, 'not there')}, and here it is {expected.get(name, 'not there')}",
                 "choose another run.dir, or the model and lora keys that the run began with",
             )
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._all
+
     def read(self, name: str) -> Tensor:
         """Returns a tensor."""
-        return self.files[name].read(name)
+        file, _ = self._all[name]
+        return file.read(name)
 
 
-def _by_name(directory: Path) -> dict[str, WeightFile]:
+def _by_name(directory: Path) -> dict[str, tuple[WeightFile, TensorInfo]]:
     files = [open_weight_file(path) for path in sorted(directory.glob("*.safetensors"))]
-    return {name: file for file in files for name in file.tensors()}
+    return {name: (file, info) for file in files for name, info in file.tensors().items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +22,7 @@ from bc2_train.data import Batch
 from bc2_train.engines.base import EvaluationResult, Progress, StepResult
 from bc2_train.engines.deepspeed import adapter, checkpoint, model, optimizer, state
 from bc2_train.engines.deepspeed.settings import settings
+from bc2_train.engines.dtypes import DTYPES
 from bc2_train.ranks import DistributedRanks
 
 
@@ -59,9 +62,10 @@ class DeepSpeedEngine:
         self._adamw = optimizer.build(config, trained.values(), device)
         self._engine: Any
         self._optimizer: Any
-        self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=model.TokenLoss(self.model), optimizer=self._adamw, config=deepspeed_settings
-        )
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints how much memory it takes
+            self._engine, self._optimizer, _, _ = deepspeed.initialize(
+                model=model.TokenLoss(self.model), optimizer=self._adamw, config=deepspeed_settings
+            )
         # The optimizer of ZeRO 1 in bfloat16 has none.
         self._loss_scaler = getattr(self._optimizer, "loss_scaler", LossScaler())
         # A loss scale that cannot fall further is not the end: the loop counts skipped steps.
@@ -69,7 +73,8 @@ class DeepSpeedEngine:
         self._training = checkpoint.Training(
             parameters=trained,
             stem="model" if config.lora is None else "adapter_model",
-            dtype=model.DTYPES[config.precision],
+            dtype=DTYPES[config.precision],
+            split=config.lora is None,  # PEFT loads adapters from one file only
             state=state.open_state(config.deepspeed.zero_stage, self._optimizer, self._adamw),
             loss_scaler=self._loss_scaler,
         )

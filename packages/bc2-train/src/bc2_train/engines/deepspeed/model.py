@@ -17,8 +17,7 @@ from bc2_data.vocab import IGNORE_INDEX
 from bc2_model.hf import BaichuanConfig, BaichuanForCausalLM
 from bc2_model.weights import WeightSource
 from bc2_train.config import RunConfig
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from bc2_train.engines.dtypes import DTYPES
 
 
 def build(
@@ -49,7 +48,7 @@ def build(
             if writable:
                 parameter.copy_(weights.read(name))
     if config.train.recompute == "full":
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     return model
 
 

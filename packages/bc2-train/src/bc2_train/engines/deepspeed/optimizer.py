@@ -28,13 +28,17 @@ def build(
     matrices = [parameter for parameter in parameters if len(whole_shape(parameter)) > 1]
     vectors = [parameter for parameter in parameters if len(whole_shape(parameter)) <= 1]
     groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": group, "weight_decay": decay}
+        for group, decay in ((matrices, settings.weight_decay), (vectors, 0.0))
+        if group  # adapters have no vectors
     ]
-    options: dict[str, Any] = {"lr": settings.lr, "betas": settings.betas, "eps": settings.eps}
     where = "cpu" if config.deepspeed.offload == "optimizer" else device.type
-    options["fused"] = where in ("cpu", "cuda")
-    groups = [group for group in groups if group["params"]]
+    options: dict[str, Any] = {
+        "lr": settings.lr,
+        "betas": settings.betas,
+        "eps": settings.eps,
+        "fused": where in ("cpu", "cuda"),
+    }
     if config.deepspeed.zero_stage == 0:
         return PlainAdamW(groups, clip=settings.clip, **options)
     return torch.optim.AdamW(groups, **options)
@@ -55,7 +59,7 @@ class PlainAdamW(torch.optim.AdamW):
 
     Attributes:
         overflow: Whether the last step was left out because a gradient was not finite.
-        loss_scaler: Gives and adjusts the loss scale; 1 but in float16.
+        loss_scaler: Gives and adjusts the loss scale, which is 1 except in float16.
         masters: The float32 weight of every parameter: in float32 the parameter itself.
 
     Args:

@@ -34,10 +34,7 @@ def settings(config: RunConfig, dimensions: ModelConfig, world_size: int) -> dic
     # Summing many micro batches in 16 bits would lose the small gradients.
     values["data_types"] = {"grad_accum_dtype": "fp32"}
     if config.deepspeed.offload == "optimizer":
-        values["zero_optimization"]["offload_optimizer"] = {
-            "device": "cpu",
-            "pin_memory": config.device != "cpu",
-        }
+        values["zero_optimization"]["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
     # Norm weights are not worth a gathering each; every matrix is.
     values["zero_optimization"]["stage3_param_persistence_threshold"] = dimensions.hidden_size
     return values

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -42,22 +44,26 @@ class ShardWriter:
 
     def __init__(self, ranks: Ranks, *, asynchronous: bool) -> None:
         self._ranks = ranks
-        self._pool = ThreadPoolExecutor(1) if asynchronous else None
+        self._asynchronous = asynchronous
+        self._pool = ThreadPoolExecutor(1)
         self._pending: list[Future[None]] = []
         self._count = 0
 
-    def write(self, directory: Path, stem: str, entries: Iterable[Entry]) -> dict[str, str]:
+    def write(
+        self, directory: Path, stem: str, entries: Iterable[Entry], *, split: bool = True
+    ) -> dict[str, str]:
         """Writes entries into files of at most `MAX_SHARD_BYTES`, or of one entry.
 
         Args:
             directory: It exists.
             stem: The files are called ``STEM.safetensors`` or ``STEM-00001-of-00003.safetensors``.
             entries: What they hold, in this order.
+            split: Whether there may be several files.
 
         Returns:
             The file of every entry.
         """
-        shards = list(_split(entries))
+        shards = list(_split(entries)) if split else [list(entries)]
         files: dict[str, str] = {}
         for number, shard in enumerate(shards, start=1):
             suffix = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
@@ -74,28 +80,36 @@ class ShardWriter:
             tensor = entry.read()
             if ours:
                 held[entry.name] = tensor.to("cpu", copy=True)
-        if ours and self._pool is not None:
-            self._pending.append(self._pool.submit(_save, held, path))
-        elif ours:
-            _save(held, path)
+        if not ours:
+            return
+        self._pending.append(self._pool.submit(_save, held, path))
+        if not self._asynchronous:
+            futures.wait(self._pending)
 
     def done(self, *, wait: bool) -> bool:
-        """Returns whether all ranks have written all files; see `PendingSave.done`."""
+        """Returns whether all ranks have written all files; see `PendingSave.done`.
+
+        Raises:
+            OSError: A file could not be written; every rank raises, whichever it was that failed.
+        """
         if wait:
-            for future in self._pending:
-                future.result()
-        writing = [future for future in self._pending if not future.done()]
-        if self._ranks.any(bool(writing)):
+            futures.wait(self._pending)
+        if self._ranks.any(not all(future.done() for future in self._pending)):
             return False
-        for future in self._pending:
-            future.result()  # raises what went wrong
-        if self._pool is not None:
-            self._pool.shutdown()
+        self._pool.shutdown()
+        errors = [error for future in self._pending if (error := future.exception())]
+        for messages in self._ranks.gather([str(error) for error in errors]):
+            if messages:
+                raise OSError(messages[0])
         return True
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    save_file(tensors, path, metadata={"format": "pt"})
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        # Such as "Error while serializing: I/O error: No space left on device (os error 28)".
+        raise OSError(f"{path}: {str(error).rpartition('error: ')[2]}") from error
 
 
 def _split(entries: Iterable[Entry]) -> Iterator[list[Entry]]:

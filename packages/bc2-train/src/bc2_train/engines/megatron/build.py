@@ -19,8 +19,8 @@ from bc2_ckpt.config import ModelConfig
 from bc2_model.megatron import Baichuan2Model, Baichuan2TransformerConfig, load_weights
 from bc2_model.weights import WeightSource
 from bc2_train.config import RunConfig
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from bc2_train.engines.dtypes import DTYPES
+from bc2_train.engines.megatron import fixes
 
 _RECOMPUTE: dict[str, dict[str, Any]] = {
     "none": {},
@@ -38,7 +38,7 @@ _RECOMPUTE: dict[str, dict[str, Any]] = {
 def process_groups(config: RunConfig) -> None:
     """Divides the processes into tensor, pipeline, context and data-parallel groups."""
     parallel = config.parallel
-    parallel_state.destroy_model_parallel()
+    _end_process_groups()
     parallel_state.initialize_model_parallel(
         parallel.tensor,
         parallel.pipeline,
@@ -47,6 +47,17 @@ def process_groups(config: RunConfig) -> None:
         create_gloo_process_groups=False,
     )
     model_parallel_cuda_manual_seed(config.train.seed, force_reset_rng=True)
+
+
+def _end_process_groups() -> None:
+    """Ends the groups of an earlier engine in this process.
+
+    megatron-core only forgets them, and each would go on holding threads and sockets.
+    """
+    for group in parallel_state._global_process_group_list or ():
+        if group is not None:
+            torch.distributed.destroy_process_group(group)
+    parallel_state.destroy_model_parallel()
 
 
 def model(
@@ -84,15 +95,11 @@ def _transformer_config(config: RunConfig, dimensions: ModelConfig) -> Baichuan2
         pipeline_dtype=dtype,
         bf16=dtype is torch.bfloat16,
         fp16=dtype is torch.float16,
-        # With two stages, next and previous are the same peer, and the two messages of a batched
-        # exchange are matched in the wrong order: the loss is wrong, silently. One message at a
-        # time is right for every number of stages.
-        batch_p2p_comm=parallel.virtual_pipeline == 1,
-        overlap_p2p_comm=parallel.virtual_pipeline > 1,
         # Parameters are created on the host, where `load_weights` fills them.
         use_cpu_initialization=True,
         # The loss is a mean over the trained tokens of the global batch, not of each micro batch.
         calculate_per_token_loss=True,
+        **fixes.stage_messages(interleaved=parallel.virtual_pipeline > 1),
         **_RECOMPUTE[config.train.recompute],
     )
 

@@ -137,18 +137,18 @@ class MegatronEngine:
 
         Only the last pipeline stage has losses; every rank gets the mean.
         """
-        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        total = torch.zeros((), dtype=torch.float32, device=self.device)
+        tokens = torch.zeros((), dtype=torch.int64, device=self.device)
         for loss in losses:
-            sums += loss["sums"]
-        torch.distributed.all_reduce(
-            sums, group=parallel_state.get_data_parallel_group(with_context_parallel=True)
-        )
+            total += loss["total"]
+            tokens += loss["tokens"]
+        groups = [parallel_state.get_data_parallel_group(with_context_parallel=True)]
         if parallel_state.get_pipeline_model_parallel_world_size() > 1:
-            torch.distributed.all_reduce(
-                sums, group=parallel_state.get_pipeline_model_parallel_group()
-            )
-        total, tokens = sums.tolist()
-        return EvaluationResult(loss=total / max(tokens, 1), tokens=int(tokens))
+            groups.append(parallel_state.get_pipeline_model_parallel_group())
+        for group in groups:
+            torch.distributed.all_reduce(total, group=group)
+            torch.distributed.all_reduce(tokens, group=group)
+        return EvaluationResult(loss=total.item() / max(tokens.item(), 1), tokens=int(tokens))
 
 
 def _forward_step(batches: Iterator[Batch], model: Any) -> tuple[torch.Tensor, Any]:
@@ -159,7 +159,7 @@ def _forward_step(batches: Iterator[Batch], model: Any) -> tuple[torch.Tensor, A
     def loss(token_losses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
         total = (token_losses.float() * mask).sum()
         tokens = mask.sum().int()
-        return total, tokens, {"sums": torch.stack([total.detach().double(), tokens.double()])}
+        return total, tokens, {"total": total.detach(), "tokens": tokens}
 
     return output, loss
 
