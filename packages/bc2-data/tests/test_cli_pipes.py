@@ -29,7 +29,8 @@ def test_a_reader_that_goes_away(made: Any, repeats: int, unbuffered: str) -> No
         env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
     )
     os.close(writing)
-    assert done.stderr == "" and done.returncode == 0
+    assert done.stderr == ""
+    assert done.returncode == 0
 
 
 def test_another_broken_pipe_is_an_error(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,12 +19,18 @@ from bc2_data.outputs import finish_datasets, joined_paths, output_paths
 from bc2_data.shards.joining import Joiner
 from bc2_data.shards.plan import make_plan
 from bc2_data.shards.report import Progress, ShardReport
-from bc2_data.shards.tasks import Encoder, EncodeShard, Event, HashInput, InputChecksum
+from bc2_data.shards.tasks import (
+    Encoder,
+    EncodeShard,
+    Event,
+    HashInput,
+    InputChecksum,
+    shared_tokenizer,
+)
 from bc2_data.shards.totals import Totals
 from bc2_data.shards.workspace import Workspace, open_workspace
 from bc2_data.sources import open_sources
 from bc2_data.throughput import Throughput
-from bc2_data.tokenizer import load_tokenizer
 
 __all__ = ["TokenizeConfig", "tokenize"]
 
@@ -39,7 +45,8 @@ def tokenize(config: TokenizeConfig) -> Manifest:
         DataError: An input cannot be used, an output exists already, a worker died, or an
             interrupted run left work and the configuration does not say what to do with it.
     """
-    tokenizer = load_tokenizer(config.tokenizer, config.special_tokens, config.engine)
+    shared_tokenizer.cache_clear()  # the file may have changed since an earlier job
+    tokenizer = shared_tokenizer(config.tokenizer, config.special_tokens, config.engine)
     handler = make_handler(config.handler, config.handler_options, tokenizer.special)
     config = _with_pack_limit(config, handler.kind)
     plan = make_plan(open_sources(config.inputs, config.max_row_bytes))

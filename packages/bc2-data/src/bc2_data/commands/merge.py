@@ -41,7 +41,7 @@ def add(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from bc2_data.inspection import describe_manifest
+    from bc2_data.inspection.summary import describe_manifest
     from bc2_data.merging import merge
 
     manifest = merge(args.prefixes, args.output_prefix, overwrite=args.overwrite)

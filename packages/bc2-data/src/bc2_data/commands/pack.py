@@ -50,7 +50,7 @@ def add(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from bc2_data.inspection import describe_manifest
+    from bc2_data.inspection.summary import describe_manifest
     from bc2_data.packing import pack
 
     manifest = pack(

@@ -164,7 +164,7 @@ def _handler(name: str) -> str:
 def _run(args: argparse.Namespace) -> None:
     from bc2_data.config import TokenizeConfig
     from bc2_data.encoding import LengthLimit
-    from bc2_data.inspection import describe_manifest
+    from bc2_data.inspection.summary import describe_manifest
     from bc2_data.pipeline import tokenize
     from bc2_data.shards.plan import Part
 

@@ -16,7 +16,6 @@ from bc2_data.encoding import Finding, LengthLimit, encode_batch
 from bc2_data.engines import EngineChoice
 from bc2_data.errors import DataError
 from bc2_data.handlers import HandlerOptions, make_handler
-from bc2_data.handlers.base import Handler
 from bc2_data.shards.columns import ShardWriter
 from bc2_data.shards.plan import Shard
 from bc2_data.shards.report import Progress, ShardReport
@@ -83,7 +82,12 @@ class EncodeShard:
         Raises:
             DataError: The rows cannot be used, or the user wants to stop at what was found.
         """
-        handler, tokenizer = _load(self.encoder)
+        tokenizer = shared_tokenizer(
+            self.encoder.tokenizer, self.encoder.special_tokens, self.encoder.engine
+        )
+        handler = make_handler(
+            self.encoder.handler, self.encoder.handler_options, tokenizer.special
+        )
         source = self.shard.source
         report = ShardReport(index=self.shard.index)
         literals_before = Counter(tokenizer.special_literals)
@@ -120,10 +124,9 @@ class HashInput:
 
 
 @lru_cache(maxsize=1)
-def _load(encoder: Encoder) -> tuple[Handler, Tokenizer]:
-    """Loads what all shards of a job share, once a process."""
-    tokenizer = load_tokenizer(encoder.tokenizer, encoder.special_tokens, encoder.engine)
-    return make_handler(encoder.handler, encoder.handler_options, tokenizer.special), tokenizer
+def shared_tokenizer(path: Path, special_tokens: Policy, engine: EngineChoice) -> Tokenizer:
+    """Loads the tokenizer that all shards of a job share, once a process."""
+    return load_tokenizer(path, special_tokens, engine)
 
 
 def _refuse_wrong_file(source: Source, unusable: list[Finding], rows: int) -> None:

@@ -7,6 +7,9 @@ from typing import Any
 from bc2_ckpt.config import ModelConfig
 from bc2_train.config import RunConfig
 
+_BUCKET_ELEMENTS = 500_000_000
+"""DeepSpeed's default."""
+
 
 def settings(config: RunConfig, dimensions: ModelConfig, world_size: int) -> dict[str, Any]:
     """Returns what ``deepspeed.initialize`` and ``deepspeed.zero.Init`` take as configuration.
@@ -17,6 +20,8 @@ def settings(config: RunConfig, dimensions: ModelConfig, world_size: int) -> dic
         world_size: Processes, all of them data parallel.
     """
     batch, stage = config.batch, config.deepspeed.zero_stage
+    # DeepSpeed reserves a bucket at its full size, however small the model is.
+    bucket = min(_BUCKET_ELEMENTS, dimensions.num_parameters)
     values: dict[str, Any] = {
         "train_batch_size": batch.global_,
         "train_micro_batch_size_per_gpu": batch.micro,
@@ -24,7 +29,11 @@ def settings(config: RunConfig, dimensions: ModelConfig, world_size: int) -> dic
         "steps_per_print": None,
         # `PlainAdamW` clips, scales the loss and keeps the float32 weights of ZeRO 0 itself.
         "gradient_clipping": config.optimizer.clip if stage else 0.0,
-        "zero_optimization": {"stage": stage},
+        "zero_optimization": {
+            "stage": stage,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+        },
     }
     if stage == 0:
         return values
