@@ -22,6 +22,7 @@ def settings(config: RunConfig, dimensions: ModelConfig, world_size: int) -> dic
     batch, stage = config.batch, config.deepspeed.zero_stage
     # DeepSpeed reserves a bucket at its full size, however small the model is.
     bucket = min(_BUCKET_ELEMENTS, dimensions.num_parameters)
+    bucket += bucket % 2  # of 16 bits, aligned to 4 bytes: it refuses others
     values: dict[str, Any] = {
         "train_batch_size": batch.global_,
         "train_micro_batch_size_per_gpu": batch.micro,
