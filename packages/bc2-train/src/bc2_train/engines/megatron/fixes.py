@@ -1,15 +1,32 @@
-"""What megatron-core 0.16.1 gets wrong with torch's own AdamW when it loads a checkpoint.
+"""What megatron-core 0.16.1 gets wrong on our path, and what sets it right.
 
 Without TransformerEngine or Apex, megatron-core's distributed optimizer runs torch.optim.AdamW,
 whose state has a ``step`` tensor for each parameter. Its loading code was written for optimizers
 whose step belongs to the parameter group.
+
+Its norm, which refuses sequence parallelism, is replaced in `bc2_model.megatron.norm`.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+
+
+def stage_messages(*, interleaved: bool) -> dict[str, Any]:
+    """Returns how pipeline stages exchange activations, as fields of a TransformerConfig.
+
+    With two stages, next and previous are the same peer, and the two messages of a batched exchange
+    between interleaved chunks are matched in the wrong order: the loss is wrong, silently. One
+    message at a time is right for every number of stages.
+
+    Args:
+        interleaved: Whether stages consist of several model chunks.
+    """
+    return {"batch_p2p_comm": not interleaved, "overlap_p2p_comm": interleaved}
 
 
 def prepare_optimizer_state(optimizer: MegatronOptimizer) -> None:
