@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,9 @@ from typing import Any, NoReturn
 from bc2_data.errors import Bc2Error, nearest
 
 Run = Callable[[argparse.Namespace], int | None]
+
+_STDOUT = 1
+"""Its file descriptor."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -86,17 +90,8 @@ def positive(text: str) -> int:
 
 
 def show(lines: Iterable[str]) -> None:
-    """Writes the lines of a command's answer on stdout.
-
-    That nobody reads them, or no more, as of ``| head``, is no error.
-    """
-    text = "".join(f"{line}\n" for line in lines)
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The interpreter flushes once more on its way out, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Writes the lines of a command's answer on stdout."""
+    sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
@@ -110,8 +105,11 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     if not hasattr(args, "carry_out"):
         parser.print_help()
         return 2
+    status = 0
     try:
-        return args.carry_out(args) or 0
+        status = args.carry_out(args) or 0
+        sys.stdout.flush()
+        return status
     except Bc2Error as error:
         _show_traceback(args)
         print_error(error.message, error.hint, error)
@@ -120,6 +118,10 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         print_error("interrupted", "", interrupt)
         return 130
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            # The interpreter flushes once more on its way out, and would complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
+            return status
         _show_traceback(args)
         hint = "check that the path is right, may be used, and has space left"
         print_error(str(error), hint, error)
@@ -147,6 +149,13 @@ def print_error(message: str, hint: str, error: BaseException | None = None) -> 
         sys.stderr.write(f"hint: {hint}\n")
     for note in getattr(error, "__notes__", []):
         sys.stderr.write(f"note: {note}\n")
+
+
+def _reader_is_gone() -> bool:
+    """Returns whether nobody reads stdout any more, as of ``| head``, which is no error."""
+    pipe = select.poll()
+    pipe.register(_STDOUT, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in pipe.poll(0))
 
 
 def _show_traceback(args: argparse.Namespace) -> None:
