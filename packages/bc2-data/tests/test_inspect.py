@@ -8,8 +8,8 @@ import pytest
 
 from bc2_data.errors import DataError
 from bc2_data.indexed import IndexedDataset
-from bc2_data.inspection import show_document
 from bc2_data.inspection.lengths import length_statistics
+from bc2_data.inspection.terminal import show_document
 from bc2_data.manifest import read_manifest
 from bc2_data.packing import pack
 

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from bc2_data.inspection import render_report
+from bc2_data.inspection.html_report import render_report
 from bc2_data.packing import pack
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>"

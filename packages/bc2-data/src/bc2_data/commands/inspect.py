@@ -45,7 +45,9 @@ def add(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from bc2_data.inspection import compare, describe, show_document
+    from bc2_data.inspection.comparison import compare
+    from bc2_data.inspection.summary import describe
+    from bc2_data.inspection.terminal import show_document
     from bc2_data.tokenizer import load_tokenizer
 
     prefix, *others = args.prefixes
@@ -68,7 +70,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def _write_report(args: argparse.Namespace, prefix: Path, tokenizer: Any) -> None:
     from bc2_data.atomic import refuse_existing, write_text
-    from bc2_data.inspection import render_report
+    from bc2_data.inspection.html_report import render_report
 
     refuse_existing(args.html, overwrite=args.overwrite)
     write_text(args.html, render_report(prefix, tokenizer, args.doc))
