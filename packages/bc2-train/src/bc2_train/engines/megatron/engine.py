@@ -148,7 +148,8 @@ class MegatronEngine:
         for group in groups:
             torch.distributed.all_reduce(total, group=group)
             torch.distributed.all_reduce(tokens, group=group)
-        return EvaluationResult(loss=total.item() / max(tokens.item(), 1), tokens=int(tokens))
+        count = int(tokens)
+        return EvaluationResult(loss=total.item() / max(count, 1), tokens=count)
 
 
 def _forward_step(batches: Iterator[Batch], model: Any) -> tuple[torch.Tensor, Any]:
