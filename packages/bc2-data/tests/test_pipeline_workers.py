@@ -144,7 +144,9 @@ def children(process: int) -> set[int]:
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
-    code = "import sys; from bc2_data.cli import main; sys.exit(main())"
+    # What a shell starts in the background is deaf to interrupts, and so is what that starts.
+    hear = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{hear}; import sys; from bc2_data.cli import main; sys.exit(main())"
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         stdout=subprocess.PIPE,
