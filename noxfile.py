@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.options.sessions = ["tests"]
 nox.options.default_venv_backend = "venv"
@@ -19,6 +20,8 @@ ROOT = Path(__file__).parent
 PACKAGES = ("bc2-data", "bc2-ckpt", "bc2-model", "bc2-train")
 # fsspec and aiohttp let the tests of remote inputs run; fastokens those of the fast engine.
 TEST_TOOLS = ("pytest", "pytest-cov", "hypothesis", "coverage", "fsspec", "aiohttp", "fastokens")
+# Lets the tests of our Triton kernels run, interpreted and compiled, without a GPU.
+TRITON = "triton; sys_platform == 'linux'"
 
 # A package alone may import none of these; the keys are what `isolated` installs.
 ABSENT = {
@@ -39,10 +42,17 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, then bc2-data and the kernels each in an environment of their own."""
-    install(session, *PACKAGES, tools=(*TEST_TOOLS, "peft"), editable=True)
+    install(session, *PACKAGES, tools=(*TEST_TOOLS, "peft", TRITON), editable=True)
     session.run("pytest", *session.posargs)
     if not session.posargs:
         session.notify("isolated", ["bc2-data", "bc2-model"])
+
+
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """Kills runs in every layout again and again, at random moments; takes a quarter of an hour."""
+    install(session, *PACKAGES, tools=TEST_TOOLS, editable=True)
+    session.run("pytest", "tests/faults/test_kills.py", "--kills", "10", *session.posargs)
 
 
 @nox.session
@@ -83,6 +93,29 @@ for _package in PACKAGES:
 
     _session.__doc__ = f"{_package} alone; part of `isolated`."
     nox.session(_session, name=f"isolated_{_package[4:]}", default=False)
+
+
+@nox.session(default=False)
+def npu_contract(session: nox.Session) -> None:
+    """The NPU code against the real torch_npu wheel, without a device; see docs/npu-contract.md."""
+    missing = [tool for tool in ("cc", "nm", "readelf") if shutil.which(tool) is None]
+    if missing:
+        session.skip(f"not installed: {', '.join(missing)}")
+    try:
+        session.install("-c", "constraints.txt", "torch-npu")
+    except CommandFailed:
+        session.skip("there is no torch-npu for this platform and Python, see above")
+    install(session, "bc2-data", "bc2-ckpt", "bc2-model[hf]", tools=("pytest",))
+    cann = Path(session.create_tmp()) / "cann"
+    session.run("python", "tests/npu_contract/cann.py", str(cann))
+    environment = {
+        "BC2_NPU_CONTRACT": "1",
+        "LD_LIBRARY_PATH": f"{cann}:{os.environ.get('LD_LIBRARY_PATH', '')}",
+        # An error is then raised by the call that made it.
+        "ASCEND_LAUNCH_BLOCKING": "1",
+        "TASK_QUEUE_ENABLE": "0",
+    }
+    session.run("pytest", "tests/npu_contract", *session.posargs, env=environment)
 
 
 @nox.session

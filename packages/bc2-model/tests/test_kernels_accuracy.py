@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from bc2_model.kernels import alibi_slopes, attention
-from bc2_model.kernels.backends import cpu
-from bc2_model.kernels.backends.registry import BACKENDS
+from bc2_model.kernels.backends import cpu, reference
 
-NAMES = [backend.NAME for backend in BACKENDS]
+NAMES = [cpu.NAME, reference.NAME]
 LAST = 256
 """Queries with an upstream gradient: the last ones, which are furthest from the start."""
 

@@ -47,7 +47,10 @@ WRONG = {
         "stand on 1 to 5",
     ),
     "cu_seqlens of a batch": ({"cu_seqlens": torch.tensor([0, 5])}, "batch 1"),
-    "an unknown backend": ({"backend": "cudnn"}, "known: auto, cpu, reference"),
+    "an unknown backend": (
+        {"backend": "cudnn"},
+        "known: auto, cuda, npu, flash-attn, triton, flex, cpu, reference",
+    ),
 }
 
 

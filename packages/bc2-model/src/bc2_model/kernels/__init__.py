@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bc2_model.kernels.activations import swiglu
 from bc2_model.kernels.alibi import alibi_slopes
+from bc2_model.kernels.cross_entropy import norm_head_cross_entropy
 from bc2_model.kernels.dispatch import attention
 from bc2_model.kernels.errors import KernelError
 from bc2_model.kernels.norm_head import norm_head_logits
@@ -17,6 +18,7 @@ __all__ = [
     "KernelError",
     "alibi_slopes",
     "attention",
+    "norm_head_cross_entropy",
     "norm_head_logits",
     "rms_norm",
     "rotary",

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from bc2_model.kernels.backends import npu_ops
+from bc2_model.kernels.blocks import cache_blocks
+
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Returns weight * x / sqrt(mean(x^2) + eps), the mean over the last dimension.
@@ -27,6 +30,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     Returns:
         The shape of x in the dtype of the weight.
     """
+    if npu_ops.takes(x, weight):
+        return npu_ops.rms_norm(x, weight, eps)
     out: Tensor = _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
     return out
 
@@ -34,19 +39,30 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-        ctx.save_for_backward(x, weight, scale)
-        return (wide * scale).to(weight.dtype) * weight
+        rows = x.reshape(-1, x.shape[-1])
+        scales = rows.new_empty(len(rows), 1, dtype=torch.promote_types(x.dtype, torch.float32))
+        out = torch.empty_like(rows, dtype=weight.dtype)
+        for block in cache_blocks(len(rows), len(weight), rows.device):
+            wide = rows[block].to(scales.dtype)
+            scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+            scales[block] = scale
+            torch.mul((wide * scale).to(weight.dtype), weight, out=out[block])
+        ctx.save_for_backward(x, weight, scales)
+        return out.view(x.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, weight, scale = ctx.saved_tensors
-        grad = grad.to(scale.dtype)
-        normalised = x.to(scale.dtype) * scale
-        grad_weight = (grad * normalised).reshape(-1, len(weight)).sum(0)
-        grad_normalised = grad * weight.to(scale.dtype)
-        along = (grad_normalised * normalised).mean(-1, keepdim=True)
-        grad_x = (grad_normalised - normalised * along) * scale
-        return grad_x.to(x.dtype), grad_weight.to(weight.dtype), None
+        x, weight, scales = ctx.saved_tensors
+        rows, grad_rows = x.reshape(-1, len(weight)), grad.reshape(-1, len(weight))
+        wide_weight = weight.to(scales.dtype)
+        grad_x = torch.empty_like(rows)
+        grad_weight = torch.zeros_like(wide_weight)
+        for block in cache_blocks(len(rows), len(weight), rows.device):
+            scale, grad_block = scales[block], grad_rows[block].to(scales.dtype)
+            normalised = rows[block] * scale
+            product = grad_block * normalised
+            grad_weight += product.sum(0)
+            along = torch.mv(product, wide_weight).div_(-len(weight))[:, None]
+            grad_x[block] = normalised.mul_(along).addcmul_(grad_block, wide_weight).mul_(scale)
+        return grad_x.view(x.shape), grad_weight.to(weight.dtype), None

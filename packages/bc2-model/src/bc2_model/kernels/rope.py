@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from bc2_model.kernels.backends import npu_ops
+from bc2_model.kernels.blocks import cache_blocks
 from bc2_model.kernels.errors import KernelError
 
 
@@ -48,7 +53,42 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         Shape and dtype of x; computed in float32 or better.
     """
     cos, sin = cos.unsqueeze(-3), sin.unsqueeze(-3)
-    wide = x.to(torch.promote_types(x.dtype, cos.dtype))
-    first, second = wide.chunk(2, dim=-1)
-    turned = torch.cat((-second, first), dim=-1)
-    return (wide * cos + turned * sin).to(x.dtype)
+    if npu_ops.takes_rotary(x):
+        shape = (-1, 1, *cos.shape[-2:])
+        return npu_ops.rotary(x, cos.reshape(shape), sin.reshape(shape))
+    out: Tensor = _Rotary.apply(x, cos, sin)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Rotary(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        (cos_1, cos_2), (sin_1, sin_2) = cos.chunk(2, dim=-1), sin.chunk(2, dim=-1)
+        return _combine(x, (cos_1, cos_2), (-sin_1, sin_2))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        (cos_1, cos_2), (sin_1, sin_2) = cos.chunk(2, dim=-1), sin.chunk(2, dim=-1)
+        return _combine(grad, (cos_1, cos_2), (sin_2, -sin_1)), None, None
+
+
+def _combine(x: Tensor, own: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
+    """Returns each half of x times its factors plus the other half times its others.
+
+    Args:
+        x: (batch, heads, seq, head_dim).
+        own: Two of (1 or batch, 1, seq, head_dim / 2).
+        other: As own.
+    """
+    out = torch.empty_like(x)
+    wide = torch.promote_types(x.dtype, own[0].dtype)
+    batch, heads, seq, head_dim = x.shape
+    for block in cache_blocks(heads, batch * seq * head_dim, x.device):
+        first, second = x[:, block].to(wide).chunk(2, dim=-1)
+        out_1, out_2 = out[:, block].chunk(2, dim=-1)
+        out_1.copy_((first * own[0]).add_(second * other[0]))
+        out_2.copy_((second * own[1]).add_(first * other[1]))
+    return out

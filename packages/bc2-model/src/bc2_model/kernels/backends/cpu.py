@@ -30,7 +30,7 @@ NAME = "cpu"
 _FORWARD = "_scaled_dot_product_flash_attention_for_cpu"
 _BACKWARD = "_scaled_dot_product_flash_attention_for_cpu_backward"
 
-_FEWEST_HEADS = 4
+_FEWEST_HEADS = 2
 """Below that, calling the kernel more often costs what tighter windows save."""
 
 
@@ -172,9 +172,14 @@ class _Tiled(torch.autograd.Function):
                 scale=schedule.scale,
             )
             grad_q[rows] += part_grad_q
-            grad_k[keys] += part_grad_k.sum(1, keepdim=True)
-            grad_v[keys] += part_grad_v.sum(1, keepdim=True)
+            grad_k[keys] += _sum_of_group(part_grad_k)
+            grad_v[keys] += _sum_of_group(part_grad_v)
         return grad_q.to(q.dtype), grad_k.to(k.dtype), grad_v.to(v.dtype), None
+
+
+def _sum_of_group(grad: Tensor) -> Tensor:
+    """Returns the sum over the query heads that share a key-value head; a group of one as it is."""
+    return grad if grad.shape[1] == 1 else grad.sum(1, keepdim=True)
 
 
 def _index(tile: Tile, positions: range) -> tuple[int, slice, slice, slice]:

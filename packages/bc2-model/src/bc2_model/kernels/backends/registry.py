@@ -8,7 +8,14 @@ from typing import Protocol
 
 from torch import Tensor
 
-from bc2_model.kernels.backends import cpu, reference
+from bc2_model.kernels.backends import (
+    cpu,
+    cuda_flash_attn,
+    cuda_flex,
+    cuda_triton,
+    npu,
+    reference,
+)
 from bc2_model.kernels.errors import KernelError
 from bc2_model.kernels.problem import AttentionProblem
 
@@ -29,8 +36,11 @@ class Backend(Protocol):
         """Solves a problem that has no `unsupported_reason`."""
 
 
-BACKENDS: tuple[Backend, ...] = (cpu, reference)
+BACKENDS: tuple[Backend, ...] = (npu, cuda_flash_attn, cuda_triton, cuda_flex, cpu, reference)
 """Best first; the last one takes every problem."""
+
+FAMILIES = {"cuda": (cuda_flash_attn.NAME, cuda_triton.NAME, cuda_flex.NAME)}
+"""Names for several backends: the first of them that can run is taken."""
 
 
 def select(
@@ -41,18 +51,27 @@ def select(
     Raises:
         KernelError: No backend has this name, or it cannot run the problem; says why.
     """
+    candidates = _candidates(name, backends)
+    reasons = []
+    for each in candidates:
+        reason = each.unsupported_reason(problem)
+        if reason is None:
+            if len(candidates) > 1:
+                _announce(each.NAME)
+            return each
+        reasons.append(reason if name == each.NAME else f"{each.NAME}: {reason}")
+    raise KernelError(f"attention backend {name!r} cannot run this: {'; '.join(reasons)}")
+
+
+def _candidates(name: str, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
+    """Returns the backends that a name stands for, best first."""
     if name == AUTO:
-        chosen = next(each for each in backends if each.unsupported_reason(problem) is None)
-        _announce(chosen.NAME)
-        return chosen
-    named = {each.NAME: each for each in backends}
-    if name not in named:
-        known = ", ".join([AUTO, *named])
+        return backends
+    named = tuple(each for each in backends if each.NAME in FAMILIES.get(name, (name,)))
+    if not named:
+        known = ", ".join([AUTO, *FAMILIES, *(each.NAME for each in backends)])
         raise KernelError(f"unknown attention backend {name!r}; known: {known}")
-    reason = named[name].unsupported_reason(problem)
-    if reason is not None:
-        raise KernelError(f"attention backend {name!r} cannot run this: {reason}")
-    return named[name]
+    return named
 
 
 @functools.cache
