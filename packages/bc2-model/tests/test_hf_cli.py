@@ -15,38 +15,20 @@ import sentencepiece
 import torch
 
 from bc2_model.cli import main
-from bc2_model.hf import BaichuanConfig, BaichuanForCausalLM
+from bc2_model.hf import BaichuanForCausalLM
 from bc2_model.hf.generation import Sampling
 
 GREEDY = ["--temperature", "0", "--max-new-tokens", "12"]
 
 
-@pytest.fixture(scope="module")
-def directory(vocabulary: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    config = BaichuanConfig(
-        vocab_size=sentencepiece.SentencePieceProcessor(str(vocabulary)).vocab_size(),
-        hidden_size=40,
-        intermediate_size=104,
-        num_hidden_layers=2,
-        num_attention_heads=5,
-        initializer_range=0.3,
-        torch_dtype="float32",
-    )
-    BaichuanForCausalLM(config).save_pretrained(directory)
-    shutil.copy(vocabulary, directory / "tokenizer.model")
-    return directory
-
-
 def test_prints_the_greedy_continuation(
-    directory: Path, vocabulary: Path, capsys: pytest.CaptureFixture[str]
+    model_directory: Path, vocabulary: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["generate", str(directory), "--prompt", "the sea", *GREEDY]) == 0
+    assert main(["generate", str(model_directory), "--prompt", "the sea", *GREEDY]) == 0
     printed = capsys.readouterr().out
 
     processor = sentencepiece.SentencePieceProcessor(str(vocabulary))
-    model = BaichuanForCausalLM.from_pretrained(directory)
+    model = BaichuanForCausalLM.from_pretrained(model_directory)
     tokens = torch.tensor([processor.encode("the sea")])
     prompt = tokens.shape[1]
     with torch.no_grad():
@@ -55,10 +37,14 @@ def test_prints_the_greedy_continuation(
     assert printed == processor.decode(tokens[0, prompt:].tolist()) + "\n"
 
 
-def test_sampling_follows_the_seed(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sampling_follows_the_seed(
+    model_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def sample(seed: str) -> str:
         options = ["--temperature", "2", "--top-k", "100", "--max-new-tokens", "20"]
-        assert main(["generate", str(directory), "--prompt", "a", *options, "--seed", seed]) == 0
+        assert (
+            main(["generate", str(model_directory), "--prompt", "a", *options, "--seed", seed]) == 0
+        )
         return capsys.readouterr().out
 
     assert sample("1") == sample("1")
@@ -84,10 +70,10 @@ def test_what_is_left_out_the_checkpoint_decides() -> None:
     ],
 )
 def test_what_the_user_can_mend_has_status_2(
-    directory: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    model_directory: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
-        status = main(["generate", str(directory), *arguments])
+        status = main(["generate", str(model_directory), *arguments])
     except SystemExit as exit_:
         status = exit_.code
     assert status == 2
@@ -95,23 +81,23 @@ def test_what_the_user_can_mend_has_status_2(
 
 
 def test_a_directory_that_holds_no_model(
-    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["generate", str(tmp_path), "--prompt", "a"]) == 2
     assert "holds no tokenizer.model" in capsys.readouterr().err
-    shutil.copy(directory / "tokenizer.model", tmp_path)
+    shutil.copy(model_directory / "tokenizer.model", tmp_path)
     assert main(["generate", str(tmp_path), "--prompt", "a"]) == 2
     assert "no model config" in capsys.readouterr().err
-    shutil.copy(directory / "config.json", tmp_path)
+    shutil.copy(model_directory / "config.json", tmp_path)
     assert main(["generate", str(tmp_path), "--prompt", "a"]) == 2
     assert "bc2-ckpt convert" in capsys.readouterr().err
 
 
 def test_a_missing_library_is_named_with_its_extra(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model_directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert main(["generate", str(directory), "--prompt", "a"]) == 2
+    assert main(["generate", str(model_directory), "--prompt", "a"]) == 2
     assert "pip install 'bc2-model[hf]'" in capsys.readouterr().err
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Literal
@@ -81,24 +79,3 @@ def load_tokenizer(directory: Path) -> BaichuanTokenizer:
             "copy tokenizer.model and tokenizer_config.json from the official release",
         )
     return BaichuanTokenizer.from_pretrained(directory, local_files_only=True)
-
-
-def pick_device(name: str) -> torch.device:
-    """Returns the device of a name: ``auto`` (NPU or CUDA where there is one), cpu, cuda, npu.
-
-    Raises:
-        ModelError: The device cannot be used here.
-    """
-    available = {"npu": _has_npu(), "cuda": torch.cuda.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, usable in available.items() if usable)
-    if not available[name]:
-        raise ModelError(f"no {name} device can be used here", "use --device auto")
-    return torch.device(name)
-
-
-def _has_npu() -> bool:
-    """Whether torch_npu is installed and sees a device; importing it makes torch know NPUs."""
-    if importlib.util.find_spec("torch_npu") is None:
-        return False
-    return bool(importlib.import_module("torch_npu").npu.is_available())

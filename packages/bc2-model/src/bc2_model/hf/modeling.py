@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
@@ -16,10 +15,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
-from bc2_data.vocab import IGNORE_INDEX
 from bc2_model import kernels
 from bc2_model.errors import ModelError
 from bc2_model.hf.configuration import BaichuanConfig
+from bc2_model.hf.head import OutputHead, mean_loss
 
 RotaryTables = tuple[Tensor, Tensor]
 
@@ -48,7 +47,7 @@ class BaichuanMLP(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Maps hidden (..., hidden_size) to the same shape."""
-        return self.down_proj(functional.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
+        return self.down_proj(kernels.swiglu(self.gate_proj(hidden), self.up_proj(hidden)))
 
 
 class BaichuanAttention(nn.Module):
@@ -147,6 +146,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
+        output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
     ) -> BaseModelOutputWithPast:
         """Runs the layers.
@@ -161,12 +161,19 @@ class BaichuanModel(BaichuanPreTrainedModel):
             inputs_embeds: (batch, seq, hidden_size), in place of input_ids.
             use_cache: Whether to fill and return a cache; by default as the config says, and not
                 while training.
+            output_attentions: Must not be true: attention weights are never made.
             output_hidden_states: Whether to return the input of every layer and the output of the
                 last norm.
 
         Raises:
-            ModelError: The inputs contradict each other, or a cache of fixed size is given.
+            ModelError: The inputs contradict each other, a cache of fixed size is given, or
+                attention weights are asked for.
         """
+        if output_attentions:
+            raise ModelError(
+                "output_attentions is not supported: the kernels never make the attention weights",
+                "leave it out",
+            )
         if (input_ids is None) == (inputs_embeds is None):
             raise ModelError("give either input_ids or inputs_embeds")
         hidden = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
@@ -185,7 +192,8 @@ class BaichuanModel(BaichuanPreTrainedModel):
         rotary, slopes = self._positions(position_ids, cached, hidden)
         states: list[Tensor] = []
         for layer in self.layers:
-            states.append(hidden)
+            if output_hidden_states:
+                states.append(hidden)
             hidden = layer(
                 hidden,
                 segment_ids=segment_ids,
@@ -214,26 +222,16 @@ class BaichuanModel(BaichuanPreTrainedModel):
         return kernels.rotary_tables(position_ids, head_dim, self.config.rope_theta), None
 
 
-class NormHead(nn.Linear):
-    """Output layer that multiplies by the row-normalised weight.
-
-    The official layer overwrites its weight with the normalised rows at the first evaluation; this
-    one never changes it, so that what is saved is what was loaded or trained.
-    """
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Returns logits (..., vocab_size) of hidden (..., hidden_size)."""
-        return kernels.norm_head_logits(hidden, self.weight)
-
-
 class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
-    """The language model: hidden states to logits, and the loss."""
+    """The language model: hidden states to logits, or to the loss."""
+
+    accepts_loss_kwargs = True
+    """Tells transformers' Trainer to give ``num_items_in_batch``."""
 
     def __init__(self, config: BaichuanConfig) -> None:
         super().__init__(config)
         self.model = BaichuanModel(config)
-        head = NormHead if config.norm_head else nn.Linear
-        self.lm_head = head(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = OutputHead(config)
         self.post_init()
 
     @can_return_tuple
@@ -246,10 +244,15 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
+        output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         logits_to_keep: int = 0,
+        num_items_in_batch: int | Tensor | None = None,
     ) -> CausalLMOutputWithPast:
         """Returns logits and, where labels are given, the loss.
+
+        While it is trained on labels the model returns no logits: the loss does without them,
+        which at Baichuan2's vocabulary saves most of the memory of a step.
 
         Args:
             input_ids: As in BaichuanModel, like all others not named here.
@@ -260,8 +263,11 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
             labels: (batch, seq) unshifted; the shift by one happens here, once. -100 is not
                 trained.
             use_cache: See BaichuanModel.
+            output_attentions: See BaichuanModel.
             output_hidden_states: See BaichuanModel.
             logits_to_keep: Only the logits of so many last positions are computed; 0 = all.
+            num_items_in_batch: What the sum of the losses is divided by, in place of the number of
+                trained predictions in this call.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -270,26 +276,22 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        logits = self.lm_head(outputs.last_hidden_state[:, -logits_to_keep:])
+        hidden = outputs.last_hidden_state
+        loss = logits = None
+        if labels is not None:
+            weight = self.config.z_loss_weight
+            loss = mean_loss(self.lm_head, hidden, labels, weight, num_items_in_batch)
+        if labels is None or not self.training:
+            logits = self.lm_head(hidden[:, -logits_to_keep:])
         return CausalLMOutputWithPast(
-            loss=None if labels is None else self._loss(logits, labels),
+            loss=loss,
             logits=logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
         )
-
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Returns the mean cross entropy of the trained predictions, plus the z-loss."""
-        predictions = logits[:, :-1].float()
-        loss = functional.cross_entropy(
-            predictions.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE_INDEX
-        )
-        if self.config.z_loss_weight:
-            # The official z-loss is over all positions, whether they are trained or not.
-            loss = loss + self.config.z_loss_weight * predictions.amax(-1).square().mean()
-        return loss
 
 
 def _segment_ids(mask: Tensor | None, cached: int, hidden: Tensor) -> Tensor | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
@@ -58,12 +60,27 @@ class Baichuan2Model(GPTModel):
                 padded,
                 vocab_size=model.vocab_size,
                 normalise=model.norm_head,
+                z_loss_weight=model.z_loss_weight,
                 config=config,
                 init_method=config.init_method,
                 gather_output=not self.parallel_output,
                 tp_group=self.pg_collection.tp,
             )
             self.setup_embeddings_and_output_layer()
+
+    def _postprocess(
+        self, hidden_states: torch.Tensor, *, labels: torch.Tensor | None, **options: Any
+    ) -> torch.Tensor:
+        """Returns the losses (batch, seq) where labels are given, without any logits.
+
+        -100 among the labels is not trained. megatron-core's own way, logits and then their loss,
+        would hold the logits of the whole micro batch several times over.
+        """
+        if labels is None or not self.post_process:
+            out: torch.Tensor = super()._postprocess(hidden_states, labels=labels, **options)
+            return out
+        losses, _ = self.output_layer(hidden_states, labels=labels)
+        return losses
 
 
 def _freeze_padding_row(weight: torch.nn.Parameter) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import deepspeed
 import torch
 from torch import nn
-from torch.nn import functional
 from transformers.initialization import no_init_weights
 
 from bc2_ckpt.config import ModelConfig
 from bc2_data.vocab import IGNORE_INDEX
 from bc2_model.hf import BaichuanConfig, BaichuanForCausalLM
+from bc2_model.hf.head import token_losses
 from bc2_model.weights import WeightSource
 from bc2_train.config import RunConfig
 from bc2_train.engines.dtypes import DTYPES
@@ -77,10 +77,10 @@ class TokenLoss(nn.Module):
     """The model as training sees it: from a micro batch to one number.
 
     Args:
-        model: Returns logits.
+        model: Gives hidden states, and its head losses.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: BaichuanForCausalLM) -> None:
         super().__init__()
         self.model = model
 
@@ -99,10 +99,13 @@ class TokenLoss(nn.Module):
             loss_mask: (micro, seq) bool.
             segment_ids: (micro, seq) int64, 0 = padding; None where each row is one document.
         """
-        logits = self.model(input_ids=tokens, attention_mask=segment_ids, use_cache=False).logits
-        return functional.cross_entropy(
-            logits.flatten(0, 1).float(),
-            labels.masked_fill(~loss_mask, IGNORE_INDEX).flatten(),
-            ignore_index=IGNORE_INDEX,
-            reduction="sum",
+        hidden = self.model.model(
+            input_ids=tokens, attention_mask=segment_ids, use_cache=False
+        ).last_hidden_state
+        losses = token_losses(
+            self.model.lm_head,
+            hidden,
+            labels.masked_fill(~loss_mask, IGNORE_INDEX),
+            self.model.config.z_loss_weight,
         )
+        return (losses * loss_mask).sum()

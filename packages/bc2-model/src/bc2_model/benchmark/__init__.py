@@ -1,0 +1,1 @@
+"""Times attention on this machine's device: our backends and what else there is."""
