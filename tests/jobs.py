@@ -12,9 +12,10 @@ from bc2_ckpt.checkpoint import open_checkpoint
 from bc2_ckpt.config import ModelConfig
 from bc2_train import layout, schema
 from bc2_train.config import RunConfig
-from bc2_train.data import Batch, BatchLoader, build_datasets
+from bc2_train.data import Batch, BatchLoader, Padding, build_datasets, padding
 from bc2_train.engines.base import Engine, Progress
 from bc2_train.engines.build import build_engine
+from bc2_train.ranks import DistributedRanks
 
 CPU = torch.device("cpu")
 
@@ -28,8 +29,10 @@ def make_engine(config: RunConfig) -> Any:
 
 def make_loader(config: RunConfig, engine: Engine) -> BatchLoader:
     """Returns the loader of this rank, in file order."""
+    dataset, _ = build_datasets(config, DistributedRanks(CPU))
     return BatchLoader(
-        build_datasets(config)[0],
+        dataset,
+        padding=padding(config, dataset),
         micro=config.batch.micro,
         global_=config.batch.global_,
         rank=engine.data_parallel_rank,
@@ -162,3 +165,21 @@ def _steps(config: RunConfig, engine: Engine) -> Iterator[list[Batch]]:
     loader = make_loader(config, engine)
     for step in range(config.train.iterations):
         yield loader.step(step)
+
+
+def train_padded(values: dict[str, Any], *, full: bool) -> tuple[list[tuple[float, float]], int]:
+    """Trains with rows padded to the sequence length, or to what each micro batch needs.
+
+    Returns what `train` returns, and the positions of all steps.
+    """
+    config = schema.build(RunConfig, values)
+    engine = make_engine(config)
+    loader = make_loader(config, engine)
+    if full:
+        loader.padding = Padding(longest=config.data.seq_length)
+    results = [
+        engine.train_step(loader.step(step), config.optimizer.lr)
+        for step in range(config.train.iterations)
+    ]
+    positions = sum(result.positions for result in results)
+    return [(result.loss, result.grad_norm) for result in results], positions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,9 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from bc2_data.datasets import manifest_path
 from bc2_data.indexed import IndexedWriter, bin_path, idx_path
+from bc2_data.manifest import Manifest, TokenizerUse
 from conftest import write_checkpoint
 from reference_model import TrainingRecipe
+
+TRAIN = str(Path(sys.executable).parent / "bc2-train")
 
 
 def write_instruction_rows(prefix: Path, tokens: torch.Tensor) -> None:
@@ -29,6 +34,32 @@ def write_dataset(prefix: Path, rows: Sequence[np.ndarray]) -> None:
     """Writes rows of int32 ids as one IndexedDataset."""
     with IndexedWriter(bin_path(prefix), idx_path(prefix)) as writer:
         writer.add(rows)
+
+
+def write_manifest(prefix: Path, *, tokenizer_sha256: str) -> None:
+    """Writes the manifest of a dataset about which nothing but its tokenizer matters."""
+    used = TokenizerUse(
+        path="elsewhere/tokenizer.model",
+        sha256=tokenizer_sha256,
+        vocab_size=251,
+        engine="sentencepiece",
+        special_tokens="escape",
+        special_literals={},
+    )
+    manifest = Manifest(
+        bc2_data="0",
+        kind="pretrain",
+        options={},
+        inputs=[],
+        tokenizer=used,
+        outputs=[],
+        documents=0,
+        tokens=0,
+        trained_tokens=None,
+        dropped={},
+        truncated={},
+    )
+    manifest_path(prefix).write_text(manifest.to_json())
 
 
 def run_values(
@@ -84,8 +115,7 @@ def run_command(inputs: Path, run_dir: Path, *options: str) -> list[str]:
     }
     settings = [part for key, value in keys.items() for part in ("--set", f"{key}={value}")]
     settings += [part for option in options for part in ("--set", option)]
-    train = Path(sys.executable).parent / "bc2-train"
-    return [str(train), "run", "tiny-13b", "--nproc-per-node", "2", *settings]
+    return [TRAIN, "run", "tiny-13b", "--nproc-per-node", "2", *settings]
 
 
 def finished_losses(run_dir: Path) -> list[tuple[int, float, float]]:
@@ -93,6 +123,12 @@ def finished_losses(run_dir: Path) -> list[tuple[int, float, float]]:
     with open(run_dir / "metrics.jsonl") as file:
         steps = [json.loads(line) for line in file if line.endswith("\n")]
     return [(step["iteration"], step["loss"], step["grad_norm"]) for step in steps]
+
+
+def children(process: subprocess.Popen[Any]) -> list[int]:
+    """Returns the process ids of a run's workers, by rank."""
+    listing = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(number) for number in listing.split()]
 
 
 def wait_until(condition: Callable[[], bool], timeout: float = 180) -> None:

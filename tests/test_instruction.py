@@ -157,3 +157,37 @@ def test_the_loss_is_the_mean_over_the_trained_tokens_of_the_global_batch(
             start = stop
     expected = ReferenceModel.load(checkpoint).loss(tokens, labels, segments).item()
     assert loss == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "engine", "groups"),
+    [
+        (2, "megatron", {"parallel": {"tensor": 2, "sequence": True}}),
+        (2, "megatron", {"parallel": {"pipeline": 2}}),
+        (2, "megatron", {"parallel": {"pipeline": 2, "virtual_pipeline": 2}}),
+        (2, "megatron", {"parallel": {"context": 2}}),
+        (2, "megatron", {"parallel": {"distributed_optimizer": True}}),
+        (2, "deepspeed", {"deepspeed": {"zero_stage": 2}}),
+    ],
+    ids=["TP2+SP", "PP2", "PP2xVPP2", "CP2", "DP2", "ZeRO 2"],
+)
+def test_short_rows_are_not_padded_to_the_sequence_length(
+    workers: Workers, tmp_path: Path, size: int, engine: str, groups: dict[str, Any]
+) -> None:
+    checkpoint = write_checkpoint(tmp_path / "hf", "rotary", num_layers=4, max_sequence_length=256)
+    draw = np.random.default_rng(5)
+    rows = [draw.integers(3, 251, length).astype(np.int32) for length in draw.integers(4, 180, 24)]
+    write_rows(tmp_path / "rows", [[Document(ids, ids)] for ids in rows])
+    values = run_values(
+        checkpoint,
+        tmp_path / "rows",
+        TrainingRecipe(),
+        data={"seq_length": 256},
+        batch={"micro": 2, "global": 8},
+        train={"iterations": STEPS},
+    )
+    ((expected, padded),) = workers(1).run(jobs.train_padded, values, full=True)
+    values = {**values, **groups, "engine": engine}
+    for steps, positions in workers(size).run(jobs.train_padded, values, full=False):
+        assert np.array(steps) == pytest.approx(np.array(expected), rel=1e-5)
+        assert positions < 0.8 * padded == 0.8 * 256 * 24

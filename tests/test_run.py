@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -15,7 +16,14 @@ import torch
 
 from bc2_ckpt.checkpoint import open_checkpoint
 from conftest import write_checkpoint
-from runs import ITERATIONS, finished_losses, make_inputs, run_command, wait_until
+from runs import (
+    ITERATIONS,
+    finished_losses,
+    make_inputs,
+    run_command,
+    wait_until,
+    write_manifest,
+)
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +136,16 @@ def test_evaluation_and_asynchronous_saves_change_no_loss(undisturbed: Path, inp
     assert checkpoints == ["iter_0000003", "iter_0000006", "iter_0000008"]
 
 
+def test_deterministic_mode_takes_the_same_steps(undisturbed: Path, inputs: Path) -> None:
+    result = run(inputs, inputs / "deterministic", "train.deterministic=true")
+    assert result.returncode == 0, result.stdout + result.stderr
+    for step, expected in zip(
+        finished_losses(inputs / "deterministic"), finished_losses(undisturbed), strict=True
+    ):
+        # Other operators may add in another order.
+        assert step == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -150,14 +168,25 @@ def test_wrong_input_stops_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_dry_run_keeps_nothing(inputs: Path, tmp_path: Path) -> None:
-    arguments = run_command(inputs, tmp_path / "run")
+def test_a_dry_run_keeps_nothing_and_tells_of_another_tokenizer(
+    inputs: Path, tmp_path: Path
+) -> None:
+    model, prefix = tmp_path / "hf", tmp_path / "text_document"
+    shutil.copytree(inputs / "hf", model)
+    (model / "tokenizer.model").write_bytes(b"pieces")
+    for ending in (".bin", ".idx"):
+        shutil.copy(f"{inputs / 'text_document'}{ending}", f"{prefix}{ending}")
+    write_manifest(prefix, tokenizer_sha256="0" * 64)
+    arguments = run_command(
+        inputs, tmp_path / "run", f"model.init={model}", f"data.prefix={prefix}"
+    )
     result = subprocess.run(
         [*arguments, "--dry-run"], capture_output=True, text=True, timeout=300, check=False
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("| lm loss: ") == 1
     assert "saved " in result.stdout
+    assert result.stdout.count("tokenise the data again") == 1
     assert list((tmp_path / "run").iterdir()) == []
 
 

@@ -13,18 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runs import finished_losses, make_inputs, run_command, wait_until, write_dataset
+from runs import children, finished_losses, make_inputs, run_command, wait_until, write_dataset
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_inputs(tmp_path_factory.mktemp("inputs"))
-
-
-def children(process: subprocess.Popen[str]) -> list[int]:
-    """Returns the process ids of the workers, by rank."""
-    listing = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-    return [int(number) for number in listing.split()]
 
 
 @pytest.mark.parametrize("rank", [0, 1])

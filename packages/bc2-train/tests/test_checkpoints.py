@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from pathlib import Path
 
 import pytest
 
-from bc2_train.checkpoints import CHECKSUMS, TRACKER, CheckpointFolder
+from bc2_ckpt.integrity.known import TRAINER_CHECKSUMS
+from bc2_train.checkpoints import TRACKER, CheckpointFolder
 from bc2_train.errors import TrainError
 from bc2_train.ranks import SingleRank
 
@@ -53,7 +55,7 @@ def test_a_saved_checkpoint_is_the_newest(tmp_path: Path) -> None:
         (path,) = save(checkpoints, iteration)
         assert checkpoints.newest_whole() == path
         names = sorted(file.name for file in path.iterdir())
-        assert names == [CHECKSUMS, "config.json", "weights"]
+        assert names == [TRAINER_CHECKSUMS, "config.json", "weights"]
     assert (tmp_path / "c" / TRACKER).read_text() == "10000000\n"
 
 
@@ -78,7 +80,11 @@ def test_a_save_in_the_background_is_whole_only_when_it_is_finished(tmp_path: Pa
     assert checkpoints.finish(wait=False) is None
     assert checkpoints.finish(wait=False) is None
     assert checkpoints.all() == []
-    assert checkpoints.finish(wait=False) == tmp_path / "iter_0000005"
+    # Its files are written; their checksums are computed in the background as well.
+    deadline = time.monotonic() + 30
+    while (saved := checkpoints.finish(wait=False)) is None:
+        assert time.monotonic() < deadline
+    assert saved == tmp_path / "iter_0000005"
     assert checkpoints.finish(wait=False) is None
 
 
@@ -103,9 +109,9 @@ def test_a_damaged_checkpoint_is_passed_over(
         case "remove":
             weights.unlink()
         case "no checksums":
-            (newer / CHECKSUMS).unlink()
+            (newer / TRAINER_CHECKSUMS).unlink()
         case "bad checksums":
-            (newer / CHECKSUMS).write_text("[")
+            (newer / TRAINER_CHECKSUMS).write_text("[")
     with caplog.at_level(logging.WARNING):
         assert folder(tmp_path).newest_whole() == older
     assert "iter_0000010 is damaged" in caplog.text
@@ -113,7 +119,7 @@ def test_a_damaged_checkpoint_is_passed_over(
 
 def test_all_damaged(tmp_path: Path) -> None:
     (path,) = save(folder(tmp_path), 5)
-    (path / CHECKSUMS).write_text(json.dumps({"weights": "0"}))
+    (path / TRAINER_CHECKSUMS).write_text(json.dumps({"weights": "0"}))
     with pytest.raises(TrainError, match=r"every checkpoint in .* is damaged"):
         folder(tmp_path).newest_whole()
 

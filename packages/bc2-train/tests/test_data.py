@@ -11,10 +11,12 @@ import torch
 
 from bc2_data.indexed import IndexedWriter, bin_path, idx_path
 from bc2_data.vocab import IGNORE_INDEX as NO
-from bc2_train.data import BatchLoader
+from bc2_train.data import BatchLoader, Padding
 from bc2_train.data.instruction import InstructionDataset
 from bc2_train.data.pretrain import MegatronData, StreamDataset, open_megatron_data
+from bc2_train.data.sample import Dataset
 from bc2_train.errors import TrainError
+from bc2_train.ranks import SingleRank
 
 
 def write(prefix: Path, rows: list[list[int]]) -> None:
@@ -41,13 +43,13 @@ class TestInstructionDataset:
         assert sample.labels[sample.loss_mask].tolist() == [7, 2]
         assert sample.loss_mask.tolist() == [False, False, True, True]
 
-    def test_a_short_row_is_padded_with_segment_zero(self, tmp_path: Path) -> None:
+    def test_a_sample_is_as_long_as_its_row(self, tmp_path: Path) -> None:
         prefix = write_instruction(tmp_path, [[3, 4, 5]], [[3, 4, 5]], [[1, 1, 1]])
         sample = InstructionDataset(prefix, 4)[0]
-        assert sample.tokens.tolist() == [3, 4, 0, 0]
+        assert sample.tokens.tolist() == [3, 4]
         assert sample.segment_ids is not None
-        assert sample.segment_ids.tolist() == [1, 1, 0, 0]
-        assert sample.loss_mask.tolist() == [True, True, False, False]
+        assert sample.segment_ids.tolist() == [1, 1]
+        assert sample.loss_mask.tolist() == [True, True]
 
     def test_no_prediction_crosses_packed_documents(self, tmp_path: Path) -> None:
         prefix = write_instruction(
@@ -104,10 +106,15 @@ def megatron_data(folder: Path, **options: object) -> MegatronData:
         "samples": 200,
         "validation_samples": None,
         "seed": 1,
-        "cross_document_attention": False,
-        "cache": folder / "cache",
     }
     return MegatronData(**{**settings, **options})  # type: ignore[arg-type]
+
+
+def open_data(
+    folder: Path, *, crossing: bool = False, **options: object
+) -> tuple[Dataset, Dataset | None]:
+    data = megatron_data(folder, **options)
+    return open_megatron_data(data, SingleRank(), folder / "cache", crossing)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +129,7 @@ def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.mark.usefixtures("process_group")
 class TestMegatronData:
     def test_segments_are_the_documents(self, tmp_path: Path) -> None:
-        dataset, _ = open_megatron_data(megatron_data(tmp_path))
+        dataset, _ = open_data(tmp_path)
         several = 0
         for index in range(len(dataset)):
             sample = dataset[index]
@@ -136,20 +143,18 @@ class TestMegatronData:
         assert several > 50
 
     def test_documents_are_one_to_the_model_by_default(self, tmp_path: Path) -> None:
-        data = megatron_data(tmp_path, cross_document_attention=True)
-        sample = open_megatron_data(data)[0][0]
+        sample = open_data(tmp_path, crossing=True)[0][0]
         assert sample.segment_ids is None
         assert sample.loss_mask.all()
 
     def test_a_blend_has_its_weights(self, tmp_path: Path) -> None:
         weights = {str(tmp_path / "text"): 3.0, str(tmp_path / "other"): 1.0}
-        dataset, _ = open_megatron_data(megatron_data(tmp_path, weights=weights))
+        dataset, _ = open_data(tmp_path, weights=weights)
         others = sum(dataset[i].tokens[0] >= 90_000 for i in range(200))
         assert 45 <= others <= 55
 
     def test_a_split_shares_no_document(self, tmp_path: Path) -> None:
-        data = megatron_data(tmp_path, split=(0.8, 0.2, 0.0), validation_samples=8)
-        training, validation = open_megatron_data(data)
+        training, validation = open_data(tmp_path, split=(0.8, 0.2, 0.0), validation_samples=8)
         assert validation is not None
         documents = [
             {int(token) // 100 for i in range(len(part)) for token in part[i].tokens}
@@ -162,6 +167,7 @@ def loader(folder: Path, **options: object) -> BatchLoader:
     rows = [[number, number] for number in range(12)]
     write_instruction(folder, rows, rows, [[1, 1]] * 12)
     settings = {
+        "padding": Padding(longest=1),
         "micro": 1,
         "global_": 4,
         "rank": 0,
@@ -214,3 +220,47 @@ class TestBatchLoader:
     def test_too_little_data(self, tmp_path: Path) -> None:
         with pytest.raises(TrainError, match="12 samples, fewer than one step of 13"):
             loader(tmp_path, global_=13)
+
+
+class TestPadding:
+    """Rows of 1, 2, ... 6 predictions, two in a micro batch, four in a step."""
+
+    @pytest.fixture
+    def prefix(self, tmp_path: Path) -> str:
+        rows = [list(range(3, 5 + length)) for length in range(6)]
+        return write_instruction(tmp_path, rows, rows, [[1] * len(row) for row in rows])
+
+    def lengths(self, prefix: str, padding: Padding) -> list[int]:
+        batches = BatchLoader(
+            InstructionDataset(prefix, padding.longest),
+            padding=padding,
+            micro=2,
+            global_=6,
+            rank=0,
+            size=1,
+            shuffle=False,
+            seed=0,
+            vocab_size=100,
+            device=torch.device("cpu"),
+        ).step(0)
+        for batch in batches:
+            assert batch.segment_ids is not None
+            assert torch.equal(batch.segment_ids, (batch.tokens > 0).long())
+            assert torch.equal(batch.loss_mask, batch.tokens > 0)
+            assert batch.labels.shape == batch.tokens.shape
+        return [batch.tokens.shape[1] for batch in batches]
+
+    @pytest.mark.parametrize(
+        ("padding", "expected"),
+        [
+            (Padding(longest=8), [8, 8, 8]),
+            (Padding(longest=8, multiple=1), [2, 4, 6]),
+            (Padding(longest=8, multiple=3), [3, 6, 6]),
+            (Padding(longest=8, multiple=5), [5, 5, 8]),
+            (Padding(longest=8, multiple=3, together=True), [6, 6, 6]),
+        ],
+    )
+    def test_rows_are_as_long_as_the_longest(
+        self, prefix: str, padding: Padding, expected: list[int]
+    ) -> None:
+        assert self.lengths(prefix, padding) == expected

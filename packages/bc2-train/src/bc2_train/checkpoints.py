@@ -13,9 +13,12 @@ import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from bc2_ckpt.integrity.known import TRAINER_CHECKSUMS
 from bc2_data import atomic
 from bc2_data.checksum import sha256
 from bc2_train.errors import TrainError
@@ -24,7 +27,6 @@ from bc2_train.ranks import Ranks
 log = logging.getLogger(__name__)
 
 TRACKER = "latest_checkpointed_iteration.txt"
-CHECKSUMS = "checksums.json"
 T = TypeVar("T")
 _NAME = re.compile(r"^iter_(\d{7,})$")
 
@@ -39,6 +41,21 @@ class PendingSave(Protocol):
             wait: Return only when it is.
         """
         ...
+
+
+@dataclass
+class _Unfinished:
+    """A checkpoint that has no name yet.
+
+    Attributes:
+        iteration: Its number.
+        save: Whether its files are written.
+        checksums: Of this rank's share of them, once they are written.
+    """
+
+    iteration: int
+    save: PendingSave
+    checksums: Future[dict[str, str]] | None = None
 
 
 class CheckpointFolder:
@@ -66,7 +83,8 @@ class CheckpointFolder:
         self._keep_every = keep_every
         self._describe = describe
         self._ranks = ranks
-        self._pending: tuple[int, PendingSave] | None = None
+        self._unfinished: _Unfinished | None = None
+        self._background = ThreadPoolExecutor(1)
 
     def save(self, iteration: int, write: Callable[[Path], PendingSave]) -> None:
         """Begins a checkpoint; `finish` or a later `save` completes it.
@@ -81,31 +99,39 @@ class CheckpointFolder:
             atomic.remove(partial)
             partial.mkdir(parents=True)
         self._ranks.barrier()
-        self._pending = (iteration, self._guarded(lambda: write(partial)))
+        self._unfinished = _Unfinished(iteration, self._guarded(lambda: write(partial)))
 
     def finish(self, *, wait: bool) -> Path | None:
-        """Completes the checkpoint that was begun, if its files are all written.
+        """Completes the checkpoint that was begun, if its files are all written and read again.
+
+        Checksums are computed in the background: training goes on meanwhile.
 
         Args:
-            wait: Whether to wait until they are.
+            wait: Whether to wait until it is complete.
 
         Returns:
             The checkpoint that has just become whole, or None.
         """
-        if self._pending is None:
+        unfinished = self._unfinished
+        if unfinished is None:
             return None
-        iteration, pending = self._pending
-        if not self._guarded(lambda: pending.done(wait=wait)):
-            return None
-        self._pending = None
+        iteration = unfinished.iteration
         partial, final = self._partial(iteration), self._final(iteration)
-        if self._ranks.rank == 0:
-            self._describe(partial)
-        self._ranks.barrier()
-        checksums = self._checksums(partial)
+        if unfinished.checksums is None:
+            if not self._guarded(lambda: unfinished.save.done(wait=wait)):
+                return None
+            if self._ranks.rank == 0:
+                self._describe(partial)
+            self._ranks.barrier()
+            unfinished.checksums = self._background.submit(self._settle, partial)
+        if not wait and self._ranks.any(not unfinished.checksums.done()):
+            return None
+        ours = self._guarded(unfinished.checksums.result)
+        self._unfinished = None
+        checksums = _joined(self._ranks.gather(ours))
         if self._ranks.rank == 0:
             text = json.dumps(dict(sorted(checksums.items())), indent=2) + "\n"
-            (partial / CHECKSUMS).write_text(text, "utf-8")
+            (partial / TRAINER_CHECKSUMS).write_text(text, "utf-8")
             atomic.publish(partial, final)
             atomic.write_text(self.path / TRACKER, f"{iteration}\n")
             self._remove_old()
@@ -155,17 +181,22 @@ class CheckpointFolder:
     def _partial(self, iteration: int) -> Path:
         return self.path / f".iter_{iteration:07d}.partial"
 
-    def _checksums(self, directory: Path) -> dict[str, str]:
-        """Returns the SHA-256 of every file, each computed by one of the ranks."""
-        ours = {str(path.relative_to(directory)): sha256(path) for path in self._share(directory)}
-        return {name: value for part in self._ranks.gather(ours) for name, value in part.items()}
+    def _settle(self, directory: Path) -> dict[str, str]:
+        """Makes sure that this rank's share of the files is on disk; returns its checksums."""
+        for path in self._share(directory):
+            atomic.sync(path)
+        return self._own_checksums(directory)
+
+    def _own_checksums(self, directory: Path) -> dict[str, str]:
+        """Returns the SHA-256 of this rank's share of the files."""
+        return {str(path.relative_to(directory)): sha256(path) for path in self._share(directory)}
 
     def _damage(self, directory: Path) -> str | None:
         """Returns what is wrong with a checkpoint, the same on every rank, or None."""
-        expected = _read_checksums(directory / CHECKSUMS)
+        expected = _read_checksums(directory / TRAINER_CHECKSUMS)
         if expected is None:
-            return f"no readable {CHECKSUMS}"
-        found = self._checksums(directory)
+            return f"no readable {TRAINER_CHECKSUMS}"
+        found = _joined(self._ranks.gather(self._own_checksums(directory)))
         for name, value in expected.items():
             if name not in found:
                 return f"{name} is missing"
@@ -176,7 +207,9 @@ class CheckpointFolder:
     def _share(self, directory: Path) -> Iterator[Path]:
         """Yields this rank's share of a checkpoint's files."""
         files = sorted(
-            path for path in directory.rglob("*") if path.is_file() and path.name != CHECKSUMS
+            path
+            for path in directory.rglob("*")
+            if path.is_file() and path.name != TRAINER_CHECKSUMS
         )
         yield from files[self._ranks.rank :: self._ranks.size]
 
@@ -190,6 +223,10 @@ class CheckpointFolder:
 
 def _iteration(path: Path) -> int:
     return int(path.name[5:])
+
+
+def _joined(parts: list[dict[str, str]]) -> dict[str, str]:
+    return {name: value for part in parts for name, value in part.items()}
 
 
 def _read_checksums(path: Path) -> dict[str, str] | None:

@@ -169,12 +169,15 @@ class Train:
         seed: Of random weights and of the order of the data.
         recompute: What the backward pass computes again instead of keeping it: ``none``,
             ``selective`` (attention and MLP inside each layer) or ``full`` (whole layers).
+        deterministic: Whether only operators are used that give the same bits every time; an
+            operator that has no such form is an error. It costs speed.
         most_skipped: Steps in a row that may be left out because a gradient is not finite.
     """
 
     iterations: int
     seed: int = 1234
     recompute: Literal["none", "selective", "full"] = "none"
+    deterministic: bool = False
     most_skipped: int = 20
 
 
@@ -268,7 +271,8 @@ class RunConfig:
         if self.data.kind == "instruction" and (self.data.blend or self.data.split[1]):
             raise TrainError(
                 "data.blend and data.split are about pretraining data",
-                "join instruction data with bc2-data merge, and give evaluation.prefix",
+                "bc2-data merge joins instruction data of the same handler and options; give "
+                "evaluation.prefix to evaluate",
             )
         if self.parallel.virtual_pipeline > 1 and self.parallel.pipeline == 1:
             raise TrainError(

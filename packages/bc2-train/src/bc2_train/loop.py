@@ -111,7 +111,7 @@ class Trainer:
             progress,
             iteration=iteration,
             consumed_samples=progress.consumed_samples + samples,
-            consumed_tokens=progress.consumed_tokens + samples * config.data.seq_length,
+            consumed_tokens=progress.consumed_tokens + result.positions,
             skipped=progress.skipped + result.skipped,
         )
         metrics = measure(
@@ -124,7 +124,7 @@ class Trainer:
             devices=self.ranks.size,
             device=self.device,
         )
-        log.info("%s", log_line(config, metrics, result.loss_scale))
+        log.info("%s", log_line(config, metrics, result))
         return progress, metrics
 
     def _evaluate(self, iteration: int) -> Evaluation:
@@ -161,6 +161,8 @@ class Trainer:
             progress.iteration,
             lambda directory: self.engine.save(directory, progress),
         )
+        if not self.config.checkpoint.asynchronous:
+            self._finish_save(wait=True)
         log.info(
             "saving the checkpoint of iteration %d stopped training for %.1f s",
             progress.iteration,

@@ -84,7 +84,7 @@ def measure(
     device: torch.device,
 ) -> StepMetrics:
     """Returns the metrics of a step that has just ended."""
-    samples, length = config.batch.global_, config.data.seq_length
+    samples, length = config.batch.global_, mean_length(config, result)
     flops = throughput.ascendspeed_flops(
         model,
         batch_size=samples,
@@ -109,7 +109,12 @@ def measure(
     )
 
 
-def log_line(config: RunConfig, metrics: StepMetrics, loss_scale: float) -> str:
+def mean_length(config: RunConfig, result: StepResult) -> int:
+    """Returns how many positions a sample of a step had on average, padding included."""
+    return round(result.positions / config.batch.global_)
+
+
+def log_line(config: RunConfig, metrics: StepMetrics, result: StepResult) -> str:
     """Returns a step's log line, which parsers of AscendSpeed's logs read.
 
     Source: ``training_log`` in AscendSpeed's training.py.
@@ -122,9 +127,9 @@ def log_line(config: RunConfig, metrics: StepMetrics, loss_scale: float) -> str:
         f"learning rate: {metrics.lr:.3E}",
         f"global batch size: {config.batch.global_:5d}",
         f"lm loss: {metrics.loss:.6E}",
-        f"loss scale: {loss_scale:.1f}",
+        f"loss scale: {result.loss_scale:.1f}",
         f"grad norm: {metrics.grad_norm:.3f}",
-        f"actual seqlen: {config.data.seq_length:5d}",
+        f"actual seqlen: {mean_length(config, result):5d}",
         f"number of skipped iterations: {metrics.skipped:3d}",
         f"number of nan iterations: {0:3d}",
         f"samples per second: {metrics.samples_per_second:.3f}",

@@ -86,10 +86,12 @@ def train(config: RunConfig) -> int:
     model = ModelConfig.load(config.model.config)
     layout.check(config, model, world_size)
     device = runtime.install(config.device)
+    if config.train.deterministic:
+        runtime.make_deterministic(device.type)
     dist.init_process_group(runtime.backend(device), timeout=datetime.timedelta(minutes=30))
 
     try:
-        status = _train(config, _trainer(config, model, device))
+        status = _train(config, make_trainer(config, model, device))
     except RuntimeError as error:
         if _is_peer_loss(error):
             raise PeerLostError(
@@ -132,10 +134,21 @@ def _is_peer_loss(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or any(sign in str(error) for sign in signs)
 
 
-def _trainer(config: RunConfig, model: ModelConfig, device: torch.device) -> Trainer:
+def make_trainer(config: RunConfig, model: ModelConfig, device: torch.device) -> Trainer:
+    """Returns everything that a run needs, in a process that is joined with the others.
+
+    Args:
+        config: The run.
+        model: Its dimensions.
+        device: This process's device.
+
+    Raises:
+        Bc2Error: Data or weights do not fit the configuration.
+    """
     from bc2_model.weights import RandomWeights
     from bc2_train.checkpoints import CheckpointFolder
-    from bc2_train.data import BatchLoader, build_datasets
+    from bc2_train.data import BatchLoader, build_datasets, padding
+    from bc2_train.data.tokenizers import of_another_tokenizer
     from bc2_train.engines.build import build_engine
     from bc2_train.loop import Trainer
     from bc2_train.ranks import DistributedRanks
@@ -149,6 +162,7 @@ def _trainer(config: RunConfig, model: ModelConfig, device: torch.device) -> Tra
     def loader(dataset: Dataset, shuffle: bool) -> BatchLoader:
         return BatchLoader(
             dataset,
+            padding=padding(config, dataset),
             micro=config.batch.micro,
             global_=config.batch.global_,
             rank=engine.data_parallel_rank,
@@ -159,12 +173,17 @@ def _trainer(config: RunConfig, model: ModelConfig, device: torch.device) -> Tra
             device=device,
         )
 
+    def beside(name: str) -> Path | None:
+        return initial.beside(name) if initial else _existing(Path(config.model.config) / name)
+
     def describe(directory: Path) -> None:
         write_json(directory / "config.json", replace(model, dtype=config.precision).to_hf())
-        folder = Path(config.model.config)
-        carry(initial.beside if initial else lambda name: _existing(folder / name), directory)
+        carry(beside, directory)
 
-    training, evaluation = build_datasets(config)
+    if ranks.rank == 0:
+        for warning in of_another_tokenizer(_prefixes(config), beside("tokenizer.model")):
+            log.warning("%s", warning)
+    training, evaluation = build_datasets(config, ranks)
     # megatron-core's dataset, which pretraining shuffles with, has shuffled already.
     shuffle = config.data.shuffle and config.data.kind == "instruction"
     return Trainer(
@@ -184,6 +203,12 @@ def _trainer(config: RunConfig, model: ModelConfig, device: torch.device) -> Tra
         device=device,
         stop=StopRequest(),
     )
+
+
+def _prefixes(config: RunConfig) -> list[str]:
+    """Returns the prefixes of all data of the run."""
+    evaluation = [config.evaluation.prefix] if config.evaluation.prefix else []
+    return [config.data.prefix, *config.data.blend, *evaluation]
 
 
 def _initial_checkpoint(config: RunConfig, model: ModelConfig) -> CheckpointReader | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from bc2_train.data.sample import Dataset
+from bc2_data.vocab import PAD_ID
+from bc2_train.data.sample import Dataset, Sample
 from bc2_train.errors import TrainError
 
 
@@ -28,6 +31,32 @@ class Batch:
     segment_ids: torch.Tensor | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Padding:
+    """How long the rows of a micro batch are.
+
+    Attributes:
+        longest: Their greatest length.
+        multiple: Rows are as long as the longest sample among them, rounded up to a multiple of
+            this; None = always `longest`.
+        together: Whether all micro batches of a rank's step have one length, as the stages of a
+            pipeline expect.
+    """
+
+    longest: int
+    multiple: int | None = None
+    together: bool = False
+
+    def lengths(self, batches: Sequence[Sequence[Sample]]) -> list[int]:
+        """Returns the length of the rows of each micro batch."""
+        if self.multiple is None:
+            return [self.longest] * len(batches)
+        needed = [max(len(sample.tokens) for sample in samples) for samples in batches]
+        if self.together:
+            needed = [max(needed)] * len(needed)
+        return [min(-(-length // self.multiple) * self.multiple, self.longest) for length in needed]
+
+
 class BatchLoader:
     """Gives each data-parallel rank its micro batches of any step.
 
@@ -36,6 +65,7 @@ class BatchLoader:
 
     Args:
         dataset: The samples.
+        padding: How long rows are.
         micro: Samples in a micro batch.
         global_: Samples in a step.
         rank: Data-parallel rank of this process.
@@ -53,6 +83,7 @@ class BatchLoader:
         self,
         dataset: Dataset,
         *,
+        padding: Padding,
         micro: int,
         global_: int,
         rank: int,
@@ -68,6 +99,7 @@ class BatchLoader:
                 "give more data, or set batch.global or data.seq_length lower",
             )
         self.dataset = dataset
+        self.padding = padding
         self.micro, self.global_, self.rank, self.size = micro, global_, rank, size
         self.shuffle, self.seed = shuffle, seed
         self.vocab_size = vocab_size
@@ -79,29 +111,31 @@ class BatchLoader:
         """Returns this rank's micro batches of a step, counted from 0."""
         start = index * self.global_ + self.rank * self.micro
         stride = self.size * self.micro
-        return [self._collate(start + offset) for offset in range(0, self.global_, stride)]
+        batches = [
+            [self.dataset[self._sample(start + offset + i)] for i in range(self.micro)]
+            for offset in range(0, self.global_, stride)
+        ]
+        lengths = self.padding.lengths(batches)
+        return [self._collate(*pair) for pair in zip(batches, lengths, strict=True)]
 
-    def _collate(self, first: int) -> Batch:
-        samples = [self.dataset[self._sample(first + i)] for i in range(self.micro)]
-        tokens = np.stack([sample.tokens for sample in samples])
+    def _collate(self, samples: Sequence[Sample], length: int) -> Batch:
+        tokens = _padded([sample.tokens for sample in samples], length, PAD_ID)
         if tokens.max() >= self.vocab_size:
             raise TrainError(
                 f"the data holds token id {tokens.max()}, but the vocabulary ends at "
                 f"{self.vocab_size - 1}",
                 "tokenise with the tokenizer of this model",
             )
-        segments = None
-        if samples[0].segment_ids is not None:
-            segments = self._tensor([sample.segment_ids for sample in samples])
+        segments = [sample.segment_ids for sample in samples if sample.segment_ids is not None]
         return Batch(
-            tokens=torch.from_numpy(tokens).to(self.device),
-            labels=self._tensor([sample.labels for sample in samples]),
-            loss_mask=self._tensor([sample.loss_mask for sample in samples]),
-            segment_ids=segments,
+            tokens=self._tensor(tokens),
+            labels=self._tensor(_padded([sample.labels for sample in samples], length, PAD_ID)),
+            loss_mask=self._tensor(_padded([sample.loss_mask for sample in samples], length, 0)),
+            segment_ids=self._tensor(_padded(segments, length, 0)) if segments else None,
         )
 
-    def _tensor(self, rows: list) -> torch.Tensor:  # type: ignore[type-arg]
-        return torch.from_numpy(np.stack(rows)).to(self.device)
+    def _tensor(self, rows: npt.NDArray[np.generic]) -> torch.Tensor:
+        return torch.from_numpy(rows).to(self.device)
 
     def _sample(self, position: int) -> int:
         """Returns the number of the sample at a position of the endless sequence."""
@@ -110,3 +144,13 @@ class BatchLoader:
             self._order = np.random.default_rng((self.seed, epoch)).permutation(len(self.dataset))
             self._epoch = epoch
         return int(self._order[index])
+
+
+def _padded(
+    rows: Sequence[npt.NDArray[np.generic]], length: int, value: int
+) -> npt.NDArray[np.generic]:
+    """Returns rows of one length, filled up on the right."""
+    padded = np.full((len(rows), length), value, dtype=rows[0].dtype)
+    for row, source in zip(padded, rows, strict=True):
+        row[: len(source)] = source
+    return padded

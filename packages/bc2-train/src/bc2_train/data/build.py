@@ -3,33 +3,56 @@
 from __future__ import annotations
 
 import logging
+import math
 
 from bc2_train.config import RunConfig
+from bc2_train.data.batches import Padding
 from bc2_train.data.instruction import InstructionDataset
 from bc2_train.data.pretrain import MegatronData, StreamDataset, open_megatron_data
 from bc2_train.data.sample import Dataset
+from bc2_train.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
+_ROUNDING = 64
+"""Lengths of rows are multiples of this, so that a run has few different ones."""
 
-def build_datasets(config: RunConfig) -> tuple[Dataset, Dataset | None]:
+
+def build_datasets(config: RunConfig, ranks: Ranks) -> tuple[Dataset, Dataset | None]:
     """Returns the samples for training, and those for evaluation where there is any.
 
     Args:
-        config: The run; every process must call this, since megatron-core builds its index files
-            on the first and lets the others wait.
+        config: The run.
+        ranks: Its processes, all of which must call this.
     """
     data, evaluation = config.data, config.evaluation
     if data.kind == "instruction" or not data.shuffle:
         training: Dataset = _in_file_order(config, data.prefix)
         validation = None
     else:
-        training, validation = _shuffled(config)
+        training, validation = _shuffled(config, ranks)
     if not evaluation.interval:
         return training, None
     if evaluation.prefix:
         return training, _in_file_order(config, evaluation.prefix)
     return training, validation
+
+
+def padding(config: RunConfig, dataset: Dataset) -> Padding:
+    """Returns how long the rows of a dataset's micro batches are.
+
+    Instruction data is padded to the longest row of each micro batch, unless it is packed: then
+    rows are nearly full, and equal lengths are worth more.
+    """
+    longest, parallel = config.data.seq_length, config.parallel
+    if not isinstance(dataset, InstructionDataset) or dataset.packed:
+        return Padding(longest=longest)
+    shards = parallel.tensor if parallel.sequence else 1
+    if parallel.context > 1:
+        shards *= 2 * parallel.context
+    return Padding(
+        longest=longest, multiple=math.lcm(_ROUNDING, shards), together=parallel.pipeline > 1
+    )
 
 
 def _in_file_order(config: RunConfig, prefix: str) -> Dataset:
@@ -48,7 +71,7 @@ def _in_file_order(config: RunConfig, prefix: str) -> Dataset:
     return dataset
 
 
-def _shuffled(config: RunConfig) -> tuple[Dataset, Dataset | None]:
+def _shuffled(config: RunConfig, ranks: Ranks) -> tuple[Dataset, Dataset | None]:
     data, evaluation = config.data, config.evaluation
     uses_split = evaluation.interval > 0 and evaluation.prefix is None
     return open_megatron_data(
@@ -59,7 +82,8 @@ def _shuffled(config: RunConfig) -> tuple[Dataset, Dataset | None]:
             samples=config.train.iterations * config.batch.global_,
             validation_samples=evaluation.batches * config.batch.global_ if uses_split else None,
             seed=config.train.seed,
-            cross_document_attention=data.cross_document_attention,
-            cache=config.data_cache,
-        )
+        ),
+        ranks,
+        config.data_cache,
+        data.cross_document_attention,
     )

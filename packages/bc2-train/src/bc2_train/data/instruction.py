@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from pathlib import Path
 
+import numpy as np
+
+from bc2_data.datasets import manifest_path
 from bc2_data.indexed import IndexedDataset
+from bc2_data.manifest import read_manifest
 from bc2_data.vocab import IGNORE_INDEX, PAD_ID
 from bc2_train.data.sample import Sample
 from bc2_train.errors import TrainError
@@ -14,14 +17,19 @@ KEYS = ("input_ids", "labels", "attention_mask")
 
 
 class InstructionDataset:
-    """One sample a row, padded on the right to the sequence length.
+    """One sample a row, as long as the row.
 
     Labels on disk are unshifted; the shift to next-token targets happens here and nowhere else. A
     prediction across two packed documents is never trained, whatever its label.
 
+    Attributes:
+        packed: Whether rows hold several conversations and so are nearly full, as far as the
+            manifest tells.
+        cut: How many rows are longer than a sample and lose their end.
+
     Args:
         prefix: Path prefix of ``_packed_{input_ids,labels,attention_mask}_document.{bin,idx}``.
-        seq_length: Predictions in a sample; longer rows are cut, which `cut` counts.
+        seq_length: Most predictions in a sample.
 
     Raises:
         TrainError: The three files do not hold the same rows.
@@ -37,6 +45,8 @@ class InstructionDataset:
                     f"{prefix}: {key} and {KEYS[0]} do not have the same rows",
                     "tokenise the data again",
                 )
+        manifest = manifest_path(Path(prefix))
+        self.packed = manifest.is_file() and read_manifest(manifest).packing is not None
         self.cut = int((lengths[0] > seq_length + 1).sum())
 
     def __len__(self) -> int:
@@ -49,13 +59,8 @@ class InstructionDataset:
             (labels[1:] != IGNORE_INDEX) & (segments[1:] == segments[:-1]) & (segments[1:] > 0)
         )
         return Sample(
-            tokens=self._pad(tokens[:-1], PAD_ID),
-            labels=self._pad(np.where(trained, labels[1:], PAD_ID), PAD_ID),
-            loss_mask=self._pad(trained, 0).astype(np.bool_),
-            segment_ids=self._pad(segments[:-1], 0),
+            tokens=tokens[:-1],
+            labels=np.where(trained, labels[1:], PAD_ID),
+            loss_mask=trained,
+            segment_ids=segments[:-1],
         )
-
-    def _pad(self, row: npt.NDArray[np.generic], value: int) -> npt.NDArray[np.int64]:
-        padded = np.full(self.seq_length, value, dtype=np.int64)
-        padded[: len(row)] = row
-        return padded

@@ -11,7 +11,9 @@ import numpy.typing as npt
 
 from bc2_data.indexed import IndexedDataset
 from bc2_data.vocab import EOS_ID
+from bc2_train.data.index_cache import index_files
 from bc2_train.data.sample import Dataset, Sample
+from bc2_train.ranks import Ranks
 
 
 class StreamDataset:
@@ -59,8 +61,6 @@ class MegatronData:
         samples: Training samples that the run takes; documents repeat as often as that needs.
         validation_samples: The same of validation; None for no validation data.
         seed: Of the order of documents and samples.
-        cross_document_attention: As in `StreamDataset`.
-        cache: Where megatron-core keeps its index files.
     """
 
     weights: dict[str, float]
@@ -69,12 +69,33 @@ class MegatronData:
     samples: int
     validation_samples: int | None
     seed: int
-    cross_document_attention: bool
-    cache: Path
 
 
-def open_megatron_data(data: MegatronData) -> tuple[Dataset, Dataset | None]:
-    """Returns the training and the validation samples; every process must call this."""
+def open_megatron_data(
+    data: MegatronData, ranks: Ranks, cache: Path, cross_document_attention: bool
+) -> tuple[Dataset, Dataset | None]:
+    """Returns the training and the validation samples; every rank must call this.
+
+    Args:
+        data: The samples.
+        ranks: The processes of the run.
+        cache: Where index files are kept.
+        cross_document_attention: As in `StreamDataset`.
+    """
+    for prefix in data.weights:
+        IndexedDataset(prefix)  # its errors are clearer than megatron-core's
+    with index_files(cache, list(data.weights), data, ranks, _build) as folder:
+        training, validation = _build(data, folder)
+    return (
+        MegatronDataset(training, cross_document_attention),
+        None
+        if data.validation_samples is None
+        else MegatronDataset(validation, cross_document_attention),
+    )
+
+
+def _build(data: MegatronData, folder: Path) -> tuple[Any, Any]:
+    """Returns megatron-core's datasets of training and validation, their index in a folder."""
     from megatron.core.datasets.blended_megatron_dataset_builder import (
         BlendedMegatronDatasetBuilder,
     )
@@ -82,8 +103,6 @@ def open_megatron_data(data: MegatronData) -> tuple[Dataset, Dataset | None]:
 
     from bc2_train.data.gpt_dataset import DocumentAwareGPTDataset
 
-    for prefix in data.weights:
-        IndexedDataset(prefix)  # its errors are clearer than megatron-core's
     several = len(data.weights) > 1
     unused = 0 if several else None
     config = GPTDatasetConfig(
@@ -91,7 +110,7 @@ def open_megatron_data(data: MegatronData) -> tuple[Dataset, Dataset | None]:
         sequence_length=data.seq_length,
         blend=(list(data.weights), list(data.weights.values()) if several else None),
         split=",".join(str(share) for share in data.split),
-        path_to_cache=str(data.cache),
+        path_to_cache=str(folder),
         tokenizer=_TokenizerFacts(),
         reset_position_ids=False,
         reset_attention_mask=False,
@@ -107,11 +126,7 @@ def open_megatron_data(data: MegatronData) -> tuple[Dataset, Dataset | None]:
         config,
     )
     training, validation, _ = builder.build()
-    crossing = data.cross_document_attention
-    return (
-        MegatronDataset(training, crossing),
-        None if data.validation_samples is None else MegatronDataset(validation, crossing),
-    )
+    return training, validation
 
 
 class MegatronDataset:

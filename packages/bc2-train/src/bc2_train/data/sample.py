@@ -13,6 +13,8 @@ import numpy.typing as npt
 class Sample:
     """A row of inputs with their targets, already shifted: the only shift there is.
 
+    Its length is its own; a micro batch is padded to one length.
+
     Attributes:
         tokens: (seq,) int64 inputs.
         labels: (seq,) int64 targets: the token after each input. Where no loss is wanted, any id.

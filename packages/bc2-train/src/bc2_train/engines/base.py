@@ -19,6 +19,7 @@ class StepResult:
         loss: Mean cross entropy over the trained tokens of the global batch, in nats.
         grad_norm: Global gradient norm before clipping; NaN where the step was skipped.
         tokens: Trained tokens of the global batch.
+        positions: Input positions of the global batch, padding included.
         skipped: Whether the update was left out because a gradient was not finite.
         loss_scale: Factor of the loss in float16 training, else 1.
     """
@@ -26,6 +27,7 @@ class StepResult:
     loss: float
     grad_norm: float
     tokens: int
+    positions: int
     skipped: bool
     loss_scale: float
 

@@ -6,12 +6,22 @@ nothing.
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from bc2_train.errors import TrainError
 from bc2_train.runtime import cpu, cuda, npu
 
 DEVICES = ("auto", "npu", "cuda", "cpu")
+
+# Read by the libraries when they first compute or communicate.
+_DETERMINISTIC: dict[str, dict[str, str]] = {
+    "cpu": {},
+    # Two buffers of cuBLAS whose use does not depend on timing; one way round the ranks.
+    "cuda": {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_ALGO": "Ring"},
+    "npu": {"HCCL_DETERMINISTIC": "true"},
+}
 
 _BACKENDS = {"cpu": "gloo", "cuda": "nccl", "npu": "hccl"}
 
@@ -36,6 +46,20 @@ def install(device: str) -> torch.device:
         case "npu":
             return npu.install()
     raise TrainError(f"device {device!r} is not supported", f"device is one of {DEVICES}")
+
+
+def make_deterministic(kind: str) -> None:
+    """Restricts this process to operators that give the same bits every time.
+
+    Must be called before anything is computed on the device or sent between processes.
+
+    Args:
+        kind: The type of the device: ``npu``, ``cuda`` or ``cpu``.
+    """
+    for name, value in _DETERMINISTIC[kind].items():
+        os.environ.setdefault(name, value)
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)
 
 
 def backend(device: torch.device) -> str:

@@ -83,7 +83,7 @@ class DeepSpeedEngine:
         """Computes one optimizer step; see `Engine.train_step`."""
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate
-        tokens = self._count(batches)
+        tokens, positions = self._count(batches)
         # DeepSpeed takes the mean over the ranks, each of which has summed its own tokens.
         scale = self.data_parallel_size / max(tokens, 1)
         if self.config.deepspeed.zero_stage == 0:  # from ZeRO 1 on, DeepSpeed scales the loss
@@ -97,23 +97,24 @@ class DeepSpeedEngine:
         self._engine.step()
         applied = self._engine.was_step_applied()
         return StepResult(
-            loss=self._sum(total) / max(tokens, 1),
+            loss=self._sum(total).item() / max(tokens, 1),
             grad_norm=float(self._engine.get_global_grad_norm()) if applied else math.nan,
             tokens=tokens,
+            positions=positions,
             skipped=not applied,
             loss_scale=float(self._loss_scaler.loss_scale),
         )
 
     def evaluate(self, batches: Sequence[Batch]) -> EvaluationResult:
         """Computes the loss alone; see `Engine.evaluate`."""
-        tokens = self._count(batches)
+        tokens, _ = self._count(batches)
         total = torch.zeros((), device=self.device)
         self._engine.eval()
         with torch.no_grad():
             for batch in batches:
                 total += self._loss(batch)
         self._engine.train()
-        return EvaluationResult(loss=self._sum(total) / max(tokens, 1), tokens=tokens)
+        return EvaluationResult(loss=self._sum(total).item() / max(tokens, 1), tokens=tokens)
 
     def save(self, directory: Path, progress: Progress) -> PendingSave:
         """Writes weights as Hugging Face has them, and optimizer state; see `Engine.save`."""
@@ -137,11 +138,15 @@ class DeepSpeedEngine:
         )
         return loss
 
-    def _count(self, batches: Sequence[Batch]) -> int:
-        """Returns the trained tokens of the global batch."""
-        return int(self._sum(torch.stack([batch.loss_mask.sum() for batch in batches]).sum()))
+    def _count(self, batches: Sequence[Batch]) -> tuple[int, int]:
+        """Returns the trained tokens, and the positions, of the global batch."""
+        trained = torch.stack([batch.loss_mask.sum() for batch in batches]).sum()
+        positions = sum(batch.tokens.numel() for batch in batches)
+        counts = torch.stack([trained, torch.full_like(trained, positions)])
+        tokens, positions = self._sum(counts).tolist()
+        return tokens, positions
 
-    def _sum(self, value: torch.Tensor) -> float:
+    def _sum(self, value: torch.Tensor) -> torch.Tensor:
         """Returns the sum over all ranks."""
         dist.all_reduce(value)
-        return value.item()
+        return value

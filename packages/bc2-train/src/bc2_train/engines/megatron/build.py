@@ -99,6 +99,7 @@ def _transformer_config(config: RunConfig, dimensions: ModelConfig) -> Baichuan2
         use_cpu_initialization=True,
         # The loss is a mean over the trained tokens of the global batch, not of each micro batch.
         calculate_per_token_loss=True,
+        deterministic_mode=config.train.deterministic,
         **fixes.stage_messages(interleaved=parallel.virtual_pipeline > 1),
         **_RECOMPUTE[config.train.recompute],
     )

@@ -13,6 +13,7 @@ from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 from megatron.core.pipeline_parallel.schedules import get_forward_backward_func
 
 from bc2_ckpt.config import ModelConfig
+from bc2_data.vocab import IGNORE_INDEX
 from bc2_model.megatron.context_parallel import local_part
 from bc2_model.weights import WeightSource
 from bc2_train.checkpoints import PendingSave
@@ -58,11 +59,12 @@ class MegatronEngine:
         self.optimizer.zero_grad()
         losses = self._compute(batches, forward_only=False)
         grad_norm = self._update(learning_rate)
-        mean = self._mean_loss(losses)
+        mean, positions = self._mean_loss(losses)
         return StepResult(
             loss=mean.loss,
             grad_norm=grad_norm,
             tokens=mean.tokens,
+            positions=positions,
             skipped=not math.isfinite(grad_norm),
             loss_scale=float(self.optimizer.get_loss_scale()),
         )
@@ -75,7 +77,8 @@ class MegatronEngine:
             losses = self._compute(batches, forward_only=True)
         for chunk in self.wrapped:
             chunk.train()
-        return self._mean_loss(losses)
+        mean, _ = self._mean_loss(losses)
+        return mean
 
     def _compute(self, batches: Sequence[Batch], forward_only: bool) -> list[dict[str, Any]]:
         losses: list[dict[str, Any]] = self._forward_backward(
@@ -83,7 +86,8 @@ class MegatronEngine:
             data_iterator=self._iterators(batches),
             model=self.wrapped,
             num_microbatches=len(batches),
-            seq_length=self.config.data.seq_length,
+            # What the stages of a pipeline exchange has this length; see `Padding.together`.
+            seq_length=batches[0].tokens.shape[1],
             micro_batch_size=self.config.batch.micro,
             forward_only=forward_only,
         )
@@ -132,35 +136,38 @@ class MegatronEngine:
         """Reads a distributed checkpoint; see `Engine.load`."""
         return checkpoint.load(directory, self.chunks, self.optimizer)
 
-    def _mean_loss(self, losses: list[dict[str, torch.Tensor]]) -> EvaluationResult:
-        """Returns the mean loss over the trained tokens of the global batch.
+    def _mean_loss(self, losses: list[dict[str, torch.Tensor]]) -> tuple[EvaluationResult, int]:
+        """Returns the mean loss over the trained tokens of the global batch, and its positions.
 
         Only the last pipeline stage has losses; every rank gets the mean.
         """
         total = torch.zeros((), dtype=torch.float32, device=self.device)
-        tokens = torch.zeros((), dtype=torch.int64, device=self.device)
+        counts = torch.zeros(2, dtype=torch.int64, device=self.device)
         for loss in losses:
             total += loss["total"]
-            tokens += loss["tokens"]
+            counts += loss["counts"]
         groups = [parallel_state.get_data_parallel_group(with_context_parallel=True)]
         if parallel_state.get_pipeline_model_parallel_world_size() > 1:
             groups.append(parallel_state.get_pipeline_model_parallel_group())
         for group in groups:
             torch.distributed.all_reduce(total, group=group)
-            torch.distributed.all_reduce(tokens, group=group)
-        count = int(tokens)
-        return EvaluationResult(loss=total.item() / max(count, 1), tokens=count)
+            torch.distributed.all_reduce(counts, group=group)
+        tokens, positions = counts.tolist()
+        return EvaluationResult(loss=total.item() / max(tokens, 1), tokens=tokens), positions
 
 
 def _forward_step(batches: Iterator[Batch], model: Any) -> tuple[torch.Tensor, Any]:
     batch = next(batches)
     tokens, labels, mask = (_local(x) for x in (batch.tokens, batch.labels, batch.loss_mask))
+    # The loss is computed fastest where it knows what is not trained.
+    labels = labels.masked_fill(~mask, IGNORE_INDEX)
     output = model(tokens, None, batch.segment_ids, labels=labels)
 
     def loss(token_losses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
         total = (token_losses.float() * mask).sum()
         tokens = mask.sum().int()
-        return total, tokens, {"total": total.detach(), "tokens": tokens}
+        counts = torch.stack([tokens, torch.full_like(tokens, mask.numel())])
+        return total, tokens, {"total": total.detach(), "counts": counts}
 
     return output, loss
 
