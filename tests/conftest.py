@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,22 @@ from bc2_ckpt.config import ModelConfig, PositionEmbedding
 from workers import WorkerGroup
 
 MakeCheckpoint = Callable[..., Path]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kills", type=int, default=2, help="of every run of faults/test_kills.py; default 2"
+    )
+    parser.addoption(
+        "--kill-seed",
+        type=int,
+        default=secrets.randbelow(2**32),
+        help="repeats the moments of an earlier session",
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"moments of faults/test_kills.py: --kill-seed {config.getoption('--kill-seed')}"
 
 
 @pytest.fixture(scope="session")
