@@ -1,10 +1,12 @@
-"""Times causal ALiBi attention on the CPU and measures its peak memory.
+"""Times causal ALiBi attention on the CPU, with and without what our backend does for speed.
 
 Compared are the official eager code, which adds a (heads, seq, seq) bias, PyTorch's
-scaled_dot_product_attention without any bias, and our backends. The rounds are interleaved, so
-that a change in the machine's load meets all of them alike; times are CPU seconds of all threads,
-the best of the rounds, without the making of eager's bias. Peaks are what one forward and backward
-pass adds to the resident memory of the process, bias and gradients included.
+scaled_dot_product_attention with that bias and without any, our backends, the cpu backend without
+tile skipping and the cpu backend without ALiBi. The rounds are interleaved, so that a change in the
+machine's load meets all of them alike; times are CPU seconds of all threads, the best of the
+rounds, without the making of the bias. Peaks are what one forward and backward pass adds to the
+resident memory of the process, bias and gradients included. `bc2-model bench` is the same on any
+device, without the variants of our own.
 
     python tools/bench/attention.py --seq-length 512 1024 --heads 40 --head-dim 128
 """
@@ -12,120 +14,36 @@ pass adds to the resident memory of the process, bias and gradients included.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
-import re
-import time
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from unittest import mock
 
 import torch
 from torch import Tensor
 
+from bc2_data.command import show
+from bc2_model.benchmark.competitors import Attention, Competitor, competitors
+from bc2_model.benchmark.measure import measure
+from bc2_model.benchmark.table import table
 from bc2_model.kernels import alibi_slopes, attention
-
-Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-@dataclass
-class Row:
-    """What was measured of one implementation: seconds of every round and bytes."""
-
-    forward: list[float] = field(default_factory=list)
-    backward: list[float] = field(default_factory=list)
-    peak: int = 0
-
-    @property
-    def total(self) -> float:
-        """Returns the seconds of both passes, each the best of its rounds."""
-        return min(self.forward) + min(self.backward)
+from bc2_model.kernels.backends import cpu
 
 
-def implementations(heads: int, seq: int, dtype: torch.dtype) -> dict[str, Callable[[], Attention]]:
-    """Returns, by name, functions that prepare an implementation and return it."""
+def variants(heads: int) -> list[Competitor]:
+    """Returns the cpu backend without tile skipping, and without ALiBi."""
     slopes = alibi_slopes(heads)
 
-    def eager() -> Attention:
-        positions = torch.arange(seq)
-        bias = slopes.view(-1, 1, 1) * (positions - positions[:, None])
-        bias = bias.masked_fill_(positions > positions[:, None], float("-inf")).to(dtype)
+    def unskipped(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        with mock.patch.object(cpu, "skip_far_keys", lambda tiles, *_: tiles):
+            return attention(q, k, v, alibi_slopes=slopes, backend="cpu")
 
-        def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5 + bias
-            return scores.softmax(-1) @ v
+    def prepared(call: Attention) -> Callable[[], Attention]:
+        return lambda: call
 
-        return run
-
-    def sdpa() -> Attention:
-        return lambda q, k, v: torch.nn.functional.scaled_dot_product_attention(
-            q, k, v, is_causal=True
-        )
-
-    def ours(backend: str, slopes: Tensor | None) -> Callable[[], Attention]:
-        return lambda: lambda *qkv: attention(*qkv, alibi_slopes=slopes, backend=backend)
-
-    return {
-        "eager + bias": eager,
-        "sdpa, no bias": sdpa,
-        "reference": ours("reference", slopes),
-        "cpu": ours("cpu", slopes),
-        "cpu, no bias": ours("cpu", None),
-    }
-
-
-def time_once(function: Attention, qkv: list[Tensor], grad: Tensor, row: Row) -> None:
-    """Runs both passes and adds their CPU seconds to the row."""
-    start = time.process_time()
-    out = function(*qkv)
-    middle = time.process_time()
-    torch.autograd.grad(out, qkv, grad)
-    row.forward.append(middle - start)
-    row.backward.append(time.process_time() - middle)
-
-
-def peak_of(prepare: Callable[[], Attention], qkv: list[Tensor], grad: Tensor) -> int:
-    """Returns how many bytes one forward and backward pass adds to the resident memory."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # or what was freed before would serve this pass unseen
-    Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark to the present
-    before = resident("VmRSS")
-    torch.autograd.grad(prepare()(*qkv), qkv, grad)
-    return resident("VmHWM") - before
-
-
-def resident(name: str) -> int:
-    """Returns a number of bytes out of /proc/self/status."""
-    found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    if found is None:
-        raise SystemExit(f"/proc/self/status has no {name}: this needs Linux")
-    return int(found[1]) * 1024
-
-
-def measure(args: argparse.Namespace, seq: int) -> dict[str, Row]:
-    """Measures every implementation at one sequence length."""
-    dtype = getattr(torch, args.dtype)
-    shape = (1, args.heads, seq, args.head_dim)
-    qkv = [torch.randn(shape).to(dtype).requires_grad_() for _ in range(3)]
-    grad = torch.randn(shape).to(dtype)
-    prepared = implementations(args.heads, seq, dtype)
-    chosen = {name: prepared[name] for name in args.only or prepared}
-    rows = {name: Row(peak=peak_of(prepare, qkv, grad)) for name, prepare in chosen.items()}
-    for _ in range(args.rounds):
-        for name, prepare in chosen.items():
-            time_once(prepare(), qkv, grad, rows[name])
-    return rows
-
-
-def report(seq: int, rows: dict[str, Row]) -> None:
-    """Prints one table; ratios are of the total time."""
-    print(f"\nseq {seq}\n{'':16}{'forward s':>10}{'backward s':>11}{'peak MB':>9}", end="")
-    bases = [name for name in ("eager + bias", "sdpa, no bias") if name in rows]
-    print("".join(f"{'to ' + name:>18}" for name in bases))
-    for name, row in rows.items():
-        times = f"{min(row.forward):10.3f}{min(row.backward):11.3f}{row.peak / 2**20:9.0f}"
-        ratios = "".join(f"{row.total / rows[base].total:18.2f}" for base in bases)
-        print(f"{name:16}{times}{ratios}", flush=True)
+    return [
+        Competitor("cpu, no skipping", prepared(unskipped)),
+        Competitor("cpu, no bias", prepared(functools.partial(attention, backend="cpu"))),
+    ]
 
 
 def main() -> None:
@@ -143,8 +61,18 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    for seq in args.seq_length:
-        report(seq, measure(args, seq))
+    for length in args.seq_length:
+        shape = (1, args.heads, length, args.head_dim)
+        inputs = [torch.randn(shape).to(getattr(torch, args.dtype)) for _ in range(4)]
+        found, _ = competitors(inputs[0])
+        for tensor in inputs[:3]:
+            tensor.requires_grad_()
+        chosen = [
+            each
+            for each in [*found, *variants(args.heads)]
+            if args.only is None or each.name in args.only
+        ]
+        show(["", *table(length, measure(chosen, inputs, args.rounds), {})])
 
 
 if __name__ == "__main__":
