@@ -55,6 +55,13 @@ def soak(session: nox.Session) -> None:
     session.run("pytest", "tests/faults/test_kills.py", "--kills", "10", *session.posargs)
 
 
+@nox.session(default=False)
+def ray(session: nox.Session) -> None:
+    """Tokenises on a real Ray of this machine; Ray is too large for the environment of `tests`."""
+    install(session, "bc2-data[ray]", tools=TEST_TOOLS)
+    session.run("pytest", "packages/bc2-data/tests/test_launchers_ray.py", *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Format, lint, types and import rules."""

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from bc2_data.errors import DataError
-from bc2_data.launchers import make_launcher
+from bc2_data.launchers import make_launcher, worker
 from bc2_data.launchers.inline import InlineLauncher
 from bc2_data.launchers.processes import ProcessLauncher
 
@@ -25,6 +25,9 @@ TASKS = """
 import os, signal, sys
 from dataclasses import dataclass
 from bc2_data.errors import DataError, Bc2Error
+
+def FILES():
+    return [file for file in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{file}")]
 
 class NeedsTwo(Bc2Error):
     def __init__(self, one, two):
@@ -42,6 +45,7 @@ class Task:
             case "user": raise NeedsTwo("this", "that")
             case "system": raise OSError(28, "No space left on device")
             case "defect": raise KeyError("surprise")
+            case "files": yield [os.readlink(f"/proc/self/fd/{file}") for file in FILES()]
         yield -self.number
 """
 
@@ -54,6 +58,15 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     import tasks_of_test
 
     return tasks_of_test.Task  # type: ignore[no-any-return]
+
+
+@pytest.fixture(params=["copies", "afresh"])
+def prepare(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """What is done once before workers are started as copies of this process."""
+    monkeypatch.setattr(worker, "_has_one_thread", lambda: request.param == "copies")
+    calls: list[None] = []
+    yield lambda: calls.append(None)
+    assert len(calls) == (1 if request.param == "copies" else 0)
 
 
 def contents(prefix: Path) -> dict[str, bytes]:
@@ -100,34 +113,58 @@ def test_a_launcher_yields_what_the_tasks_yield(task: Any, workers: int) -> None
         ("defect", RuntimeError, "KeyError: 'surprise'"),
     ],
 )
-def test_errors_of_workers_arrive(task: Any, ending: str, error: Any, message: str) -> None:
+def test_errors_of_workers_arrive(
+    task: Any, prepare: Any, ending: str, error: Any, message: str
+) -> None:
     tasks = [task(1), task(2, ending), task(3), task(4)]
     with pytest.raises(error, match=message) as caught:
-        list(ProcessLauncher(2).run(tasks))
+        list(ProcessLauncher(2, prepare).run(tasks))
     if ending in ("user", "system", "defect"):
         assert "tasks_of_test.py" in str(caught.value.__cause__)  # where it was raised
     if ending == "user":
         assert caught.value.hint == "a hint"
 
 
-def test_a_worker_may_die_between_two_tasks(task: Any) -> None:
-    events = ProcessLauncher(1).run([task(1), task(2)])
+def test_a_worker_may_die_between_two_tasks(task: Any, prepare: Any) -> None:
+    events = ProcessLauncher(1, prepare).run([task(1), task(2)])
     assert [next(events), next(events)] == [1, -1]
-    (worker,) = children(os.getpid())
+    (process,) = children(os.getpid())
     time.sleep(0.2)  # it says that it is ready for the next one
-    os.kill(worker, signal.SIGKILL)
-    wait_for(lambda: b"spawn_main" not in Path(f"/proc/{worker}/cmdline").read_bytes())
+    os.kill(process, signal.SIGKILL)
+    wait_for(lambda: process not in children(os.getpid()))
     with pytest.raises(DataError, match=r"killed by SIGKILL at work on Task\(number=2"):
         next(events)
 
 
-def test_closing_a_launcher_stops_its_workers(task: Any) -> None:
-    events = ProcessLauncher(2).run([task(number) for number in range(50)])
+def test_closing_a_launcher_stops_its_workers(task: Any, prepare: Any) -> None:
+    events = ProcessLauncher(2, prepare).run([task(number) for number in range(50)])
     next(events)
     before = children(os.getpid())
     assert len(before) >= 2
     events.close()
     assert not children(os.getpid()) & before
+
+
+def test_a_copy_keeps_no_file_of_its_original(task: Any, prepare: Any, tmp_path: Path) -> None:
+    with open(tmp_path / "lock", "w") as lock:
+        os.set_inheritable(lock.fileno(), True)
+        _, files, _ = ProcessLauncher(1, prepare).run([task(1, "files")])
+    assert files
+    assert str(tmp_path / "lock") not in files
+
+
+@pytest.mark.parametrize(("threads", "method"), [(0, "fork"), (1, "spawn")])
+def test_workers_are_copies_of_a_process_without_threads_only(threads: int, method: str) -> None:
+    code = f"""
+import threading, time
+from bc2_data.launchers.worker import start_context
+def prepare():
+    for _ in range({threads}):
+        threading.Thread(target=time.sleep, args=(1,), daemon=True).start()
+print(start_context(prepare).get_start_method())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == method
 
 
 def children(process: int) -> set[int]:
@@ -136,7 +173,8 @@ def children(process: int) -> set[int]:
     for entry in Path("/proc").iterdir():
         try:
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == process and b"spawn_main" in (entry / "cmdline").read_bytes():
+            command = (entry / "cmdline").read_bytes()  # of a dead process empty
+            if parent == process and command and b"resource_tracker" not in command:
                 found.add(int(entry.name))
         except (OSError, ValueError, IndexError):
             continue
@@ -242,8 +280,8 @@ class FakeRay(ModuleType):
             raise self.exceptions.RayError("The worker died unexpectedly")
         return function(task)
 
-    def cancel(self, reference: Any, force: bool) -> None:
-        self.calls.append("cancel")
+    def shutdown(self) -> None:
+        self.calls.append("shutdown")
 
 
 @pytest.fixture
@@ -263,7 +301,7 @@ def test_ray_gives_the_same_bytes(
         )
         assert outcome.status == 0, outcome.err
     assert contents(tmp_path / "ray" / "data") == contents(tmp_path / "here" / "data")
-    assert (ray.calls, ray.most_at_a_time) == (["init"], 3)
+    assert (ray.calls, ray.most_at_a_time) == (["init", "shutdown"], 3)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +317,7 @@ def test_errors_at_ray_arrive(
 ) -> None:
     with pytest.raises(error, match=message):
         list(make_launcher("ray", 2).run([task(1), task(2, ending), task(3)]))
-    assert ray.calls[-1] == "cancel"  # nothing goes on behind the user's back
+    assert ray.calls[-1] == "shutdown"  # nothing goes on behind the user's back
 
 
 def test_ray_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

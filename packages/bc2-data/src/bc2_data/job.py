@@ -38,6 +38,7 @@ class Job:
     Attributes:
         config: As given.
         plan: As given.
+        tokenizer: As given.
         kind: As given.
         shards: The shards to be done here: all of them, or those of one part.
     """
@@ -49,7 +50,7 @@ class Job:
         self.plan = plan
         self.kind = kind
         self.shards = config.part.of(plan.shards) if config.part else plan.shards
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._inputs = {shard.input: plan.inputs[shard.input] for shard in self.shards}
 
     @property
@@ -71,7 +72,7 @@ class Job:
         """Returns all that decides what the outputs will be, as JSON can hold it."""
         return {
             **self._describe_whole(),
-            "engine": self._tokenizer.engine,
+            "engine": self.tokenizer.engine,
             "modified": {str(file.location): file.modified for file in self.plan.inputs},
             "part": self.config.part.suffix if self.config.part else "",
             "pack": self.config.pack,
@@ -96,8 +97,8 @@ class Job:
             and manifest.options == self._options()
             and manifest.part == self._part()
             and (manifest.packing and manifest.packing.seq_length) == self.config.pack
-            and manifest.tokenizer.sha256 == self._tokenizer.sha256
-            and manifest.tokenizer.special_tokens == self._tokenizer.policy
+            and manifest.tokenizer.sha256 == self.tokenizer.sha256
+            and manifest.tokenizer.special_tokens == self.tokenizer.policy
             and [(file.path, file.size) for file in manifest.inputs]
             == [(str(file.location), file.size) for file in inputs]
             and all((file.modified or 0) < finished for file in inputs)
@@ -136,11 +137,11 @@ class Job:
                 for number, file in self._inputs.items()
             ],
             tokenizer=TokenizerUse(
-                path=str(self._tokenizer.path),
-                sha256=self._tokenizer.sha256,
-                vocab_size=self._tokenizer.vocab_size,
-                engine=self._tokenizer.engine,
-                special_tokens=self._tokenizer.policy,
+                path=str(self.tokenizer.path),
+                sha256=self.tokenizer.sha256,
+                vocab_size=self.tokenizer.vocab_size,
+                engine=self.tokenizer.engine,
+                special_tokens=self.tokenizer.policy,
                 special_literals=dict(sorted(totals.special_literals.items())),
             ),
             outputs=outputs,
@@ -168,8 +169,8 @@ class Job:
         """Returns what is equal on all machines that do a part of the job."""
         return {
             "bc2_data": __version__,
-            "tokenizer": self._tokenizer.sha256,
-            "special_tokens": self._tokenizer.policy,
+            "tokenizer": self.tokenizer.sha256,
+            "special_tokens": self.tokenizer.policy,
             "options": self._options(),
             "shards": len(self.plan.shards),
             "sizes": {str(file.location): file.size for file in self.plan.inputs},

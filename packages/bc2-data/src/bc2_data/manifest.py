@@ -169,6 +169,22 @@ class Manifest:
     packing: Packing | None = None
     part: PartOfJob | None = None
 
+    def check_output(self, path: Path, sha256: str) -> None:
+        """Compares a file with what is known about the output of its name.
+
+        Args:
+            path: The file.
+            sha256: Of its bytes, 64 hexadecimal digits.
+
+        Raises:
+            DataError: It is another one.
+        """
+        if all((file.name, file.sha256) != (path.name, sha256) for file in self.outputs):
+            raise DataError(
+                f"{path} is not the file that its manifest describes",
+                "bc2-data verify tells what is damaged; make it again",
+            )
+
     def to_json(self) -> str:
         """Returns the file's text; equal runs give equal text."""
         content = {"manifest_version": _VERSION, **asdict(self)}

@@ -104,7 +104,8 @@ def _encode(workspace: Workspace, job: Job, joiner: Joiner) -> None:
     config = job.config
     done = joiner.resume(workspace.reports())
     tasks = _tasks(workspace, job, {report.index for report in done})
-    launcher = make_launcher(config.launcher, config.workers)
+    # The engine loads with the first text that it sees.
+    launcher = make_launcher(config.launcher, config.workers, lambda: job.tokenizer.encode([""]))
     with (
         Throughput(job.size, sum(report.size for report in done), config.log_interval) as bar,
         closing(launcher.run(tasks)) as events,
@@ -122,7 +123,8 @@ def _encode(workspace: Workspace, job: Job, joiner: Joiner) -> None:
 def _tasks(workspace: Workspace, job: Job, done: set[int]) -> list[Task[Event]]:
     """Returns what is left to do, in the order of the inputs.
 
-    An input's checksum comes after its shards, while the file may still be in the system's cache.
+    An input's checksum comes before its shards: the last tasks are then short, and all workers end
+    at about the same time.
     """
     config = job.config
     encoder = Encoder(
@@ -134,11 +136,11 @@ def _tasks(workspace: Workspace, job: Job, done: set[int]) -> list[Task[Event]]:
         limit=config.limit,
     )
     tasks: dict[int, list[Task[Event]]] = defaultdict(list)
+    for number in set(job.begun_inputs) - workspace.input_checksums().keys():
+        tasks[number].append(HashInput(number, job.plan.inputs[number].location))
     for shard in job.shards:
         if shard.index not in done:
             tasks[shard.input].append(EncodeShard(encoder, shard, workspace.folder))
-    for number in set(job.begun_inputs) - workspace.input_checksums().keys():
-        tasks[number].append(HashInput(number, job.plan.inputs[number].location))
     return [task for number in sorted(tasks) for task in tasks[number]]
 
 

@@ -17,11 +17,15 @@ def progress_bar(total: float | None, unit: str, what: str, scale: bool = True) 
     """
     from tqdm import tqdm  # its import costs more than `--help` may take
 
-    return tqdm(
+    class Bar(tqdm):  # type: ignore[misc]
+        monitor_interval = 0  # no thread that looks after bars nobody updates
+
+    return Bar(
         total=total,
         unit=unit,
         unit_scale=scale,
         desc=what,
+        miniters=1,
         dynamic_ncols=True,
         disable=not sys.stderr.isatty(),
     )

@@ -6,7 +6,7 @@ what they yield as it comes; the order of the outputs is the business of who ask
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Literal, Protocol, TypeVar, get_args
 
 Event_co = TypeVar("Event_co", covariant=True)
@@ -34,12 +34,16 @@ class Launcher(Protocol):
         """
 
 
-def make_launcher(name: LauncherName, workers: int) -> Launcher:
+def make_launcher(
+    name: LauncherName, workers: int, prepare: Callable[[], object] = lambda: None
+) -> Launcher:
     """Returns a launcher.
 
     Args:
         name: One of `LAUNCHERS`.
         workers: How many tasks are carried out at a time.
+        prepare: Does beforehand, once, what else the first task of each worker has to do; called
+            only where that helps.
 
     Raises:
         DataError: What the launcher needs is not installed.
@@ -51,7 +55,7 @@ def make_launcher(name: LauncherName, workers: int) -> Launcher:
     if workers > 1:
         from bc2_data.launchers.processes import ProcessLauncher
 
-        return ProcessLauncher(workers)
+        return ProcessLauncher(workers, prepare)
     from bc2_data.launchers.inline import InlineLauncher
 
     return InlineLauncher()

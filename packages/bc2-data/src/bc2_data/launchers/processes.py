@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnContext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from signal import SIGKILL, Signals
 from typing import Any
 
 from bc2_data.errors import DataError
 from bc2_data.launchers import Event, Task
 from bc2_data.launchers.failure import Failure
-
-
-class _Done:
-    """What a worker sends when a task is finished."""
+from bc2_data.launchers.worker import (
+    Done,
+    StartContext,
+    interrupts_held,
+    serve,
+    start_context,
+)
 
 
 class _Worker:
     """A process and this side of the pipe to it."""
 
-    def __init__(self, context: SpawnContext) -> None:
+    def __init__(self, context: StartContext) -> None:
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        self.process.start()
+        is_copy = context.get_start_method() == "fork"
+        self.process = context.Process(
+            target=serve, args=(theirs,), kwargs={"is_copy": is_copy}, daemon=True
+        )
+        with interrupts_held():
+            self.process.start()
         theirs.close()  # so that reading ends when the worker does
         self._task: Task[Any] | None = None
 
@@ -49,25 +54,27 @@ class _Worker:
     def _died(self) -> DataError:
         self.process.join()
         status = self.process.exitcode or 0
-        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended ({status})"
+        how = f"was killed by {Signals(-status).name}" if status < 0 else f"ended ({status})"
         return DataError(
             f"a worker {how} at work on {self._task}",
             "is the machine out of memory? give fewer --workers, or a smaller --max-row-bytes"
-            if status == -signal.SIGKILL
+            if status == -SIGKILL
             else "look at what it wrote above",
         )
 
 
 class ProcessLauncher:
-    """Starts each worker afresh, so that it shares no thread and no lock with this process.
+    """Keeps as many workers as it is told, each at one task after the other.
 
     Args:
         workers: How many.
+        prepare: What each task needs to be done before; done here once where the workers inherit
+            it, else the first task of each worker sees to it.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, prepare: Callable[[], object]) -> None:
         self._workers = workers
-        self._context = multiprocessing.get_context("spawn")
+        self._prepare = prepare
 
     def run(self, tasks: Sequence[Task[Event]]) -> Generator[Event, None, None]:
         """Yields what the tasks yield.
@@ -78,8 +85,10 @@ class ProcessLauncher:
         waiting = deque(tasks)
         workers: dict[object, _Worker] = {}
         try:
+            if waiting:
+                context = start_context(self._prepare)
             for _ in range(min(self._workers, len(waiting))):
-                worker = _Worker(self._context)
+                worker = _Worker(context)
                 workers[worker.connection] = worker
                 worker.give(waiting.popleft())
             while workers:
@@ -88,7 +97,7 @@ class ProcessLauncher:
                     message = worker.receive()
                     if isinstance(message, Failure):
                         raise message.to_raise()
-                    if not isinstance(message, _Done):
+                    if not isinstance(message, Done):
                         yield message
                     elif waiting:
                         worker.give(waiting.popleft())
@@ -102,21 +111,3 @@ class ProcessLauncher:
             for worker in workers.values():
                 worker.process.join()
                 worker.connection.close()
-
-
-def _serve(connection: Connection) -> None:
-    """Carries out one task after the other until there are no more, or nobody listens."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one sees to it
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        while True:
-            for message in _messages(connection.recv()):
-                connection.send(message)
-
-
-def _messages(task: Task[Any]) -> Iterator[Any]:
-    try:
-        yield from task
-    except Exception as error:
-        yield Failure.of(error)
-    else:
-        yield _Done()

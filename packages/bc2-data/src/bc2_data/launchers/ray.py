@@ -38,7 +38,8 @@ class RayLauncher:
         Raises:
             DataError: A task raised it, or Ray cannot carry it out.
         """
-        if not self._ray.is_initialized():
+        is_ours = not self._ray.is_initialized()
+        if is_ours:
             self._ray.init(log_to_driver=False)
         remote = self._ray.remote(_carry_out)
         waiting = deque(tasks)
@@ -51,8 +52,11 @@ class RayLauncher:
                 (done,), _ = self._ray.wait(list(under_way), num_returns=1)
                 yield from self._result(done, under_way.pop(done))
         finally:
-            for reference in under_way:
-                self._ray.cancel(reference, force=True)
+            # Ray 2.60 may abort this process where a task ends while it is being cancelled.
+            if is_ours:
+                self._ray.shutdown()  # which ends what is under way
+            elif under_way:
+                self._ray.wait(list(under_way), num_returns=len(under_way))
 
     def _result(self, reference: Any, task: Task[Event]) -> list[Event]:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
@@ -32,6 +32,10 @@ class _Dataset:
 
     prefix: Path
     manifest: Manifest
+
+    def path(self, key: str) -> Path:
+        """Returns the path of the dataset of a key, without ``.bin`` and ``.idx``."""
+        return dataset_prefixes(self.prefix, self.manifest.kind)[key]
 
 
 def merge(prefixes: Sequence[Path], output_prefix: Path, *, overwrite: bool = False) -> Manifest:
@@ -65,9 +69,8 @@ def merge(prefixes: Sequence[Path], output_prefix: Path, *, overwrite: bool = Fa
         for key, (bin_partial, idx_partial) in zip(
             dataset_prefixes(output_prefix, manifest.kind), pairs, strict=True
         ):
-            sources = [_source(dataset, key) for dataset in inputs]
-            outputs.append(_join_tokens(sources, bin_partial))
-            outputs.append(_join_indices(sources, idx_partial))
+            outputs.append(_join_tokens(inputs, key, bin_partial))
+            outputs.append(_join_indices(inputs, key, idx_partial))
         named = zip(outputs, destinations, strict=False)  # the manifest is no output of itself
         manifest = replace(
             manifest, outputs=[replace(file, name=path.name) for file, path in named]
@@ -81,43 +84,25 @@ def _open(path: Path) -> _Dataset:
     return _Dataset(prefix, read_manifest(manifest_path(prefix)))
 
 
-@dataclass(frozen=True)
-class _Source:
-    """One dataset of a key, and the SHA-256 that its manifest gives its files, by name."""
-
-    prefix: Path
-    known: Mapping[str, str]
-
-    def check(self, path: Path, digest: str) -> None:
-        if self.known.get(path.name) != digest:
-            raise DataError(
-                f"{path} is not the file that its manifest describes",
-                f"bc2-data verify {self.prefix} tells what is damaged; make it again",
-            )
-
-
-def _source(dataset: _Dataset, key: str) -> _Source:
-    known = {file.name: file.sha256 for file in dataset.manifest.outputs}
-    return _Source(dataset_prefixes(dataset.prefix, dataset.manifest.kind)[key], known)
-
-
-def _join_tokens(sources: Sequence[_Source], path: Path) -> OutputFile:
+def _join_tokens(inputs: Sequence[_Dataset], key: str, path: Path) -> OutputFile:
     with DigestWriter(path) as joined:
-        for source in sources:
+        for dataset in inputs:
+            tokens = bin_path(dataset.path(key))
             digest = hashlib.sha256()
-            with open(bin_path(source.prefix), "rb") as file:
+            with open(tokens, "rb") as file:
                 while chunk := file.read(_CHUNK_BYTES):
                     joined.write(chunk)
                     digest.update(chunk)
-            source.check(bin_path(source.prefix), digest.hexdigest())
+            dataset.manifest.check_output(tokens, digest.hexdigest())
         return written_file(joined)
 
 
-def _join_indices(sources: Sequence[_Source], path: Path) -> OutputFile:
-    for source in sources:
-        source.check(idx_path(source.prefix), sha256(idx_path(source.prefix)))
+def _join_indices(inputs: Sequence[_Dataset], key: str, path: Path) -> OutputFile:
+    for dataset in inputs:
+        index = idx_path(dataset.path(key))
+        dataset.manifest.check_output(index, sha256(index))
     with DigestWriter(path) as joined:
-        write_index(joined.write, _Lengths([source.prefix for source in sources]))
+        write_index(joined.write, _Lengths([dataset.path(key) for dataset in inputs]))
         return written_file(joined)
 
 
