@@ -93,7 +93,8 @@ def measure(args: argparse.Namespace) -> None:
     batch = one_batch(args)
     steps: dict[str, Step] = {}
     for name in args.only:
-        config = run_config(args, "megatron" if name == "official" else name)
+        engine = "megatron" if name == "official" else name
+        config = run_config(args, engine, deepspeed={"zero_stage": args.zero_stage})
         steps[name] = (official if name == "official" else ours)(config, model, batch)
     rows = {name: Measured() for name in steps}
     for _ in range(args.rounds + 1):
@@ -124,6 +125,7 @@ def main() -> None:
     )
     add_arguments(parser)
     parser.add_argument("--rounds", type=int, default=3, help="after one to warm up")
+    parser.add_argument("--zero-stage", type=int, default=1, help="of DeepSpeed")
     parser.add_argument("--only", nargs="+", default=["official", "deepspeed", "megatron"])
     args = parser.parse_args()
     with single_process(args):

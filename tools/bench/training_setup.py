@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import tempfile
 import warnings
@@ -66,6 +67,7 @@ def single_process(args: argparse.Namespace) -> Iterator[Path]:
     warnings.filterwarnings("ignore", module=r"megatron\..*")
     logging.disable(logging.WARNING)
     torch.set_num_threads(args.threads)
+    os.environ["LOCAL_RANK"] = "0"  # DeepSpeed asks for it
     runtime.install("cpu")
     with tempfile.TemporaryDirectory() as folder:
         store = dist.FileStore(f"{folder}/store", 1)

@@ -14,6 +14,7 @@ from bc2_ckpt.formats.megatron_legacy.options import ONE_RANK, LegacyOptions
 from bc2_ckpt.formats.protocol import CheckpointReader, Writer
 from bc2_ckpt.formats.torch_dist import writer as torch_dist
 from bc2_ckpt.integrity.manifest import refuse_changed, seal
+from bc2_ckpt.mapped import read_once
 from bc2_ckpt.preflight import preflight
 from bc2_data.atomic import new_directory
 
@@ -46,7 +47,7 @@ def convert(
     """
     output = Path(destination)
     preflight(reader, output, to, overwrite, legacy)
-    with new_directory(output) as partial, Digesting(reader, on_bytes) as source:
+    with new_directory(output) as partial, read_once(), Digesting(reader, on_bytes) as source:
         file_digests = _writer(to, legacy)(source, partial)
         if not isinstance(reader, Filter):  # the tensors are as they are stored
             refuse_changed(reader, source.digests())

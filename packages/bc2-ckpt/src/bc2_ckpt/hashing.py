@@ -8,53 +8,34 @@ instructions (``python tools/bench/hashes.py``).
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from bc2_ckpt.background import Background
+from bc2_ckpt.write_behind import WriteBehind
 
 _INLINE = 1 << 16
 """Fewer bytes are hashed at once: handing them over would take longer."""
 
 
-class HashThread:
-    """Hashes one part after the other; used as a context manager.
-
-    No more than one part waits, so a caller that runs ahead holds two in memory.
-    """
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=1)
-        self._pending: Future[None] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._pool.shutdown()
+class HashThread(Background):
+    """Hashes one part after the other; a caller that runs ahead holds two of them in memory."""
 
     def update(self, digest: Any, part: bytes | memoryview) -> None:
         """Adds a part to a digest of hashlib; the part must not be changed afterwards."""
-        self.wait()
         if len(part) < _INLINE:
+            self.wait()
             digest.update(part)
         else:
-            self._pending = self._pool.submit(digest.update, part)
-
-    def wait(self) -> None:
-        """Returns when every part that was handed over has been hashed."""
-        if self._pending is not None:
-            self._pending.result()
-            self._pending = None
+            self.run(digest.update, part)
 
 
 class HashedFile:
     """A file that is written from its beginning to its end; used as a context manager.
+
+    What is written is on its way to the disk at once, see `bc2_ckpt.write_behind`.
 
     Args:
         path: The file to make.
@@ -66,8 +47,11 @@ class HashedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._digest = hashlib.sha256()
-        self._thread = HashThread()
-        self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed by __exit__
+        with ExitStack() as stack:
+            self._file = stack.enter_context(open(path, "wb", buffering=0))
+            self._behind = stack.enter_context(WriteBehind(self._file.fileno()))
+            self._thread = stack.enter_context(HashThread())
+            self._parts = stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -78,8 +62,7 @@ class HashedFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._thread.__exit__(kind, error, trace)
-        self._file.close()
+        self._parts.__exit__(kind, error, trace)
 
     @property
     def sha256(self) -> str:
@@ -93,7 +76,9 @@ class HashedFile:
         self._thread.update(self._digest, rest)
         while rest:  # one write call takes no more than 2 GiB
             rest = rest[self._file.write(rest) :]
-        return memoryview(data).nbytes
+        count = memoryview(data).nbytes
+        self._behind.add(count)
+        return count
 
     def tell(self) -> int:
         """Returns the number of bytes written."""

@@ -204,21 +204,24 @@ def join_rows(shards: Sequence[Tensor], rows: slice, axis: int | None) -> Tensor
     Raises:
         MismatchError: Ranks that should hold copies of one tensor hold different ones.
     """
-    if axis == 0:
-        share = len(shards[0])
-        ranks = range(rows.start // share, (rows.stop - 1) // share + 1)
-        parts = [
-            shards[rank][max(0, rows.start - rank * share) : rows.stop - rank * share]
-            for rank in ranks
-        ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-    parts = [shard[rows] for shard in shards]
+    parts = shard_rows(shards, rows, axis)
     if axis is not None:
         return parts[0] if len(parts) == 1 else torch.cat(parts, axis)
     for rank, part in enumerate(parts):
         if not torch.equal(_bits(part), _bits(parts[0])):
             raise MismatchError(f"tensor-parallel ranks 0 and {rank} hold different copies")
     return parts[0]
+
+
+def shard_rows(shards: Sequence[Tensor], rows: slice, axis: int | None) -> list[Tensor]:
+    """Returns what of all ranks' shards `join_rows` puts together, as views."""
+    if axis != 0:
+        return [shard[rows] for shard in shards]
+    share = len(shards[0])
+    ranks = range(rows.start // share, (rows.stop - 1) // share + 1)
+    return [
+        shards[rank][max(0, rows.start - rank * share) : rows.stop - rank * share] for rank in ranks
+    ]
 
 
 def _bits(tensor: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from bc2_ckpt.files import is_inside, read_json
 from bc2_ckpt.formats.hf.files import WeightFile, open_weight_file
 from bc2_ckpt.formats.protocol import TensorInfo, check_tensors
 from bc2_ckpt.layout import ParameterLayout
+from bc2_ckpt.mapped import use
 
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 _BUFFER = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
@@ -65,8 +66,10 @@ class HfReader:
 
     def read(self, name: str, rows: slice | None = None) -> Tensor:
         """Returns one tensor or rows of it, mapped from its file: clone it before changing it."""
-        tensor = self._files[name].read(name)
-        return tensor if rows is None else tensor[rows]
+        whole = self._files[name].read(name)
+        tensor = whole if rows is None else whole[rows]
+        use([tensor])
+        return tensor
 
     def notes(self) -> Sequence[str]:
         """Returns nothing: all that a Hugging Face directory holds is carried."""

@@ -16,8 +16,9 @@ from bc2_ckpt.formats.megatron_legacy.names import FAMILIES
 from bc2_ckpt.formats.megatron_legacy.plan import LegacyTensor, legacy_tensors
 from bc2_ckpt.formats.protocol import TensorInfo, check_tensors
 from bc2_ckpt.layout import ParameterLayout
+from bc2_ckpt.mapped import use
 from bc2_ckpt.parallel import check_parallel
-from bc2_ckpt.transforms import join_rows
+from bc2_ckpt.transforms import join_rows, shard_rows
 from bc2_data.vocab import padded_vocab_size
 
 
@@ -73,9 +74,15 @@ class LegacyReader:
         tensor, place = self._where[name]
         param = tensor.param
         shards = [shard.chunk(len(tensor.blocks))[place] for shard in self._shards(tensor)]
-        return param.hf_rows(
-            rows or slice(0, param.shape[0]), lambda run: join_rows(shards, run, param.tp)
-        )
+        used: list[Tensor] = []
+
+        def read(run: slice) -> Tensor:
+            used.extend(shard_rows(shards, run, param.tp))
+            return join_rows(shards, run, param.tp)
+
+        result = param.hf_rows(rows or slice(0, param.shape[0]), read)
+        use(used)
+        return result
 
     def notes(self) -> Sequence[str]:
         """Returns what is left out: the optimizer, the states of random numbers."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bc2_ckpt.errors import DamagedFileError
 from bc2_ckpt.formats.torch_dist.metadata import Chunk, Extent, StoredTensor
+from bc2_ckpt.mapped import use
 from bc2_ckpt.safe_load import load_stream
 
 _DATA_RECORD = re.compile(r"[^/]+/data/\d+")
@@ -80,9 +81,12 @@ class Pieces:
             )
         item = stored.dtype.itemsize
         result = torch.empty((*sizes[:-1], sizes[-1] * item), dtype=torch.uint8)
+        used = []
         for chunk, box in overlaps:
-            data = self._chunk_bytes(stored, chunk)
-            result[_within(box, offsets, item)] = data[_within(box, chunk.offsets, item)]
+            part = self._chunk_bytes(stored, chunk)[_within(box, chunk.offsets, item)]
+            result[_within(box, offsets, item)] = part
+            used.append(part)
+        use(used)
         return result.view(stored.dtype)
 
     def _chunk_bytes(self, stored: StoredTensor, chunk: Chunk) -> Tensor:
