@@ -306,7 +306,11 @@ def _solve_on_a_rank(rank: int, store: str, results: Any) -> None:
     distributed.destroy_process_group()
 
 
-def test_ranks_that_share_the_vocabulary_agree_with_one(tmp_path: Path) -> None:
+def test_ranks_that_share_the_vocabulary_agree_with_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # pytest names this module by its path from the root, where the ranks have to find it.
+    monkeypatch.syspath_prepend(Path(__file__).parents[3])
     with multiprocessing.Manager() as manager:
         results = manager.dict()
         multiprocessing.spawn(_solve_on_a_rank, (str(tmp_path / "store"), results), nprocs=3)
