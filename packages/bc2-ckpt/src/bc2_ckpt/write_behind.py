@@ -9,8 +9,6 @@ which does so for what is read.
 from __future__ import annotations
 
 import os
-from types import TracebackType
-from typing import Self
 
 from bc2_ckpt.background import Background
 
@@ -18,29 +16,18 @@ PART_BYTES = 64 * 2**20
 """Large enough that waiting for the disk to confirm it takes no time worth mentioning."""
 
 
-class WriteBehind:
-    """Sends one file; used as a context manager, which raises what the disk said.
+class WriteBehind(Background):
+    """Sends one file; what the disk said is raised by the next part or at the end of the block.
 
     Args:
         descriptor: Of the file, open as long as the block; it begins empty.
     """
 
     def __init__(self, descriptor: int) -> None:
+        super().__init__()
         self._descriptor = descriptor
-        self._thread = Background()
         self._sent = 0
         self._written = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._thread.__exit__(kind, error, trace)
 
     def add(self, count: int) -> None:
         """Says that so many bytes were appended to the file.
@@ -50,7 +37,7 @@ class WriteBehind:
         """
         self._written += count
         if self._written - self._sent >= PART_BYTES:
-            self._thread.run(_send, self._descriptor, self._sent, self._written - self._sent)
+            self.run(_send, self._descriptor, self._sent, self._written - self._sent)
             self._sent = self._written
 
 

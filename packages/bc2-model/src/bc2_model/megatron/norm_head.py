@@ -16,6 +16,7 @@ from megatron.core.tensor_parallel.mappings import (
 )
 
 from bc2_model import kernels
+from bc2_model.kernels.row_norms import EPS, row_lengths
 
 
 class NormHead(ColumnParallelLinear):
@@ -78,9 +79,9 @@ class NormHead(ColumnParallelLinear):
             return self._losses(input_, labels), None
         logits, _ = super().forward(input_, weight, runtime_gather_output=False)
         if self.normalise:
-            norms = torch.linalg.vector_norm(self.weight, dim=1, dtype=torch.float32)
-            # The epsilon is that of torch.nn.functional.normalize; padding rows are zero.
-            logits = logits * norms.clamp_min(1e-12).reciprocal().to(logits.dtype)
+            # Not `row_scales`, whose steps in place have no gradient; padding rows are zero.
+            scales = row_lengths(self.weight).clamp_min(EPS).reciprocal()
+            logits = logits * scales.to(logits.dtype)
         if self.true_rows < self.output_size_per_partition:
             logits[..., self.true_rows :] = torch.finfo(logits.dtype).min
         gather = self.gather_output if runtime_gather_output is None else runtime_gather_output
