@@ -15,6 +15,7 @@ from megatron.core.transformer.transformer_block import (
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from bc2_ckpt.config import ModelConfig
+from bc2_model import kernels
 from bc2_model.megatron.attention import CoreAttention
 from bc2_model.megatron.norm import RMSNorm
 
@@ -52,6 +53,9 @@ class Baichuan2TransformerConfig(TransformerConfig):
             hidden_dropout=0.0,
             attention_dropout=0.0,
             bias_activation_fusion=False,
+            # Takes the activation of `transformer_block`, which is ours: megatron-core's own keeps
+            # two more tensors of the width of the MLP.
+            use_te_activation_func=True,
             bias_dropout_fusion=False,
             masked_softmax_fusion=False,
             # NormHead's weight has a second gradient, through its row norms, which the fused
@@ -66,7 +70,7 @@ class Baichuan2TransformerConfig(TransformerConfig):
 def transformer_block(
     config: Baichuan2TransformerConfig, vp_stage: int | None
 ) -> TransformerBlockSubmodules:
-    """Returns the layers of this pipeline stage, with our norm and core attention in them.
+    """Returns the layers of this pipeline stage, with our norm, activation and core attention.
 
     Args:
         config: The model under its parallel layout.
@@ -76,5 +80,6 @@ def transformer_block(
     layer.submodules.input_layernorm = RMSNorm
     layer.submodules.pre_mlp_layernorm = RMSNorm
     layer.submodules.self_attention.submodules.core_attention = CoreAttention
+    layer.submodules.mlp.submodules.activation_func = kernels.swiglu
     count = get_num_layers_to_build(config, vp_stage=vp_stage)
     return TransformerBlockSubmodules(layer_specs=[layer] * count, layer_norm=RMSNorm)
