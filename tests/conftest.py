@@ -25,6 +25,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--kills", type=int, default=2, help="of every run of faults/test_kills.py; default 2"
     )
     parser.addoption(
+        "--soak-minutes",
+        type=float,
+        default=0.0,
+        help="how long faults/test_soak.py goes on killing; default 0, it is skipped then",
+    )
+    parser.addoption(
         "--kill-seed",
         type=int,
         default=secrets.randbelow(2**32),
@@ -33,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return f"moments of faults/test_kills.py: --kill-seed {config.getoption('--kill-seed')}"
+    return f"moments of the kills in faults/: --kill-seed {config.getoption('--kill-seed')}"
 
 
 @pytest.fixture(scope="session")

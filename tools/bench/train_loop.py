@@ -27,6 +27,7 @@ from training_setup import run_config, single_process
 from bc2_data.indexed import IndexedWriter, bin_path, idx_path
 from bc2_train import worker
 from bc2_train.engines.base import Progress, StepResult
+from bc2_train.heartbeat import Heartbeat
 from bc2_train.loop import Trainer
 from bc2_train.metrics import MetricsWriter
 
@@ -78,7 +79,10 @@ def trainer(args: argparse.Namespace, folder: Path, **groups: dict[str, Any]) ->
         run={"dir": str(folder)},
         **groups,
     )
-    return worker.make_trainer(config, model, torch.device("cpu"))
+    heartbeat = Heartbeat(
+        folder, attempt="bench", rank=0, world_size=1, iterations=config.train.iterations
+    )
+    return worker.make_trainer(config, model, torch.device("cpu"), heartbeat)
 
 
 def run(trainer: Trainer) -> float:

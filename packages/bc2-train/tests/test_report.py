@@ -39,6 +39,9 @@ def step(iteration: int, step_time: float = 24.97, loss: float = 2.0) -> StepMet
         consumed_tokens=128 * 4096 * iteration,
         skipped=0,
         memory=1 << 30,
+        data_time=0.1,
+        forward_backward_time=step_time - 1.1,
+        optimizer_time=1.0,
     )
 
 

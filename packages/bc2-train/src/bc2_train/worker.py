@@ -32,6 +32,9 @@ from bc2_train import config as configuration
 from bc2_train.config import RunConfig
 from bc2_train.errors import TrainError
 from bc2_train.exit_status import PEER_LOST, PREEMPTED
+from bc2_train.heartbeat import Heartbeat
+from bc2_train.launch.stacks import dump_on_signal
+from bc2_train.run_status import ATTEMPT_VARIABLE, Outcome, new_attempt, recorded
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    dump_on_signal()
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     return train(configuration.load(str(args.config)))
 
@@ -73,6 +77,30 @@ def train(config: RunConfig) -> int:
     Raises:
         Bc2Error: The configuration does not fit the processes, the data or the checkpoint.
     """
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    attempt = os.environ.get(ATTEMPT_VARIABLE)
+    heartbeat = Heartbeat(
+        config.run_dir,
+        attempt=attempt or new_attempt(),
+        rank=rank,
+        world_size=world_size,
+        iterations=config.train.iterations,
+    )
+    # torchrun knows nothing of a run's status: its first rank keeps it then.
+    keeps_status = rank == 0 and attempt is None
+    status = recorded(config.run_dir, heartbeat.attempt) if keeps_status else None
+    with status or contextlib.nullcontext(Outcome()) as outcome, heartbeat:
+        try:
+            outcome.exit_status = _join_and_train(config, rank, world_size, heartbeat)
+        except Exception as error:
+            error.add_note(
+                f"rank {rank} on {socket.gethostname()}, after {heartbeat.iteration:,} steps"
+            )
+            raise
+    return outcome.exit_status
+
+
+def _join_and_train(config: RunConfig, rank: int, world_size: int, heartbeat: Heartbeat) -> int:
     # megatron-core warns at import of each optional library that is absent.
     warnings.filterwarnings("ignore", module=r"megatron\..*")
     # Its checkpoints still use ShardedTensor, which torch calls deprecated at every save.
@@ -80,18 +108,20 @@ def train(config: RunConfig) -> int:
     import torch.distributed as dist
 
     from bc2_train import layout, runtime
+    from bc2_train.ranks import DistributedRanks
 
-    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     _configure_logging(config, rank)
     model = ModelConfig.load(config.model.config)
     layout.check(config, model, world_size)
     device = runtime.install(config.device)
     if config.train.deterministic:
         runtime.make_deterministic(device.type)
-    dist.init_process_group(runtime.backend(device), timeout=datetime.timedelta(minutes=30))
+    patience = datetime.timedelta(seconds=config.patience)
+    dist.init_process_group(runtime.backend(device), timeout=patience)
 
     try:
-        status = _train(config, make_trainer(config, model, device))
+        heartbeat.join(DistributedRanks(device).gather(heartbeat.attempt)[0])
+        status = _train(config, make_trainer(config, model, device, heartbeat))
     except RuntimeError as error:
         if _is_peer_loss(error):
             raise PeerLostError(
@@ -105,17 +135,23 @@ def train(config: RunConfig) -> int:
 
 
 def _train(config: RunConfig, trainer: Trainer) -> int:
+    from bc2_train.environment import record_environment
     from bc2_train.metrics import MetricsWriter
+    from bc2_train.metrics.sinks import open_sinks
     from bc2_train.stop import Preempted
 
     progress = trainer.resume()
+    trainer.heartbeat.enter("starting", progress.iteration)
     first = trainer.ranks.rank == 0
-    writer = MetricsWriter(config.run_dir, progress.iteration) if first else None
+    record_environment(config, trainer.ranks, trainer.device, progress.iteration)
+    sinks = open_sinks(config, trainer.device) if first else []
+    writer = MetricsWriter(config.run_dir, progress.iteration, sinks) if first else None
     with writer or contextlib.nullcontext():
         try:
             trainer.run(progress, writer.write if writer else lambda metrics: None)
         except Preempted as preempted:
             log.info("%s: the same command goes on from there", preempted)
+            trainer.heartbeat.enter("preempted")
             return PREEMPTED
     return 0
 
@@ -130,17 +166,20 @@ def _is_peer_loss(error: RuntimeError) -> bool:
     """Tells whether an error says that another process went away or stopped answering."""
     import torch.distributed as dist
 
-    signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out")
+    signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "imed out")
     return isinstance(error, dist.DistError) or any(sign in str(error) for sign in signs)
 
 
-def make_trainer(config: RunConfig, model: ModelConfig, device: torch.device) -> Trainer:
+def make_trainer(
+    config: RunConfig, model: ModelConfig, device: torch.device, heartbeat: Heartbeat
+) -> Trainer:
     """Returns everything that a run needs, in a process that is joined with the others.
 
     Args:
         config: The run.
         model: Its dimensions.
         device: This process's device.
+        heartbeat: This rank's.
 
     Raises:
         Bc2Error: Data or weights do not fit the configuration.
@@ -202,6 +241,7 @@ def make_trainer(config: RunConfig, model: ModelConfig, device: torch.device) ->
         ranks=ranks,
         device=device,
         stop=StopRequest(),
+        heartbeat=heartbeat,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,11 @@ class StepResult:
         positions: Input positions of the global batch, padding included.
         skipped: Whether the update was left out because a gradient was not finite.
         loss_scale: Factor of the loss in float16 training, else 1.
+        forward_backward_time: Seconds until the gradients were there and reduced.
+        optimizer_time: Seconds of clipping and of the update.
+        local_time: Seconds until this rank first waited for others to reduce gradients, as its host
+            sees it: an accelerator may still be computing. NaN where ranks wait for each other
+            within the passes, so that no rank has a time of its own.
     """
 
     loss: float
@@ -30,6 +36,9 @@ class StepResult:
     positions: int
     skipped: bool
     loss_scale: float
+    forward_backward_time: float = math.nan
+    optimizer_time: float = math.nan
+    local_time: float = math.nan
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,6 +67,12 @@ def backend(device: torch.device) -> str:
     return _BACKENDS[device.type]
 
 
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has computed what it was given; a CPU always has."""
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize(device)
+
+
 def _best() -> str:
     if npu.available():
         return "npu"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from deepspeed.runtime.fp16.loss_scaler import LossScaler
 
 from bc2_ckpt.config import ModelConfig
 from bc2_model.weights import WeightSource
+from bc2_train import runtime
 from bc2_train.checkpoints import PendingSave
 from bc2_train.config import RunConfig
 from bc2_train.data import Batch
@@ -60,6 +62,7 @@ class DeepSpeedEngine:
             if parameter.requires_grad
         }
         self._adamw = optimizer.build(config, trained.values(), device)
+        self._computes_alone = config.deepspeed.zero_stage < 3  # else it gathers weights on the way
         self._engine: Any
         self._optimizer: Any
         with contextlib.redirect_stdout(io.StringIO()):  # it prints how much memory it takes
@@ -89,12 +92,18 @@ class DeepSpeedEngine:
         if self.config.deepspeed.zero_stage == 0:  # from ZeRO 1 on, DeepSpeed scales the loss
             scale *= self._loss_scaler.loss_scale
         total = torch.zeros((), device=self.device)
+        started = time.perf_counter()
         for number, batch in enumerate(batches, start=1):
             self._engine.set_gradient_accumulation_boundary(number == len(batches))
             loss = self._loss(batch)
+            met_others = time.perf_counter()  # gradients are reduced in the last backward pass
             self._engine.backward(loss * scale, scale_wrt_gas=False)
             total += loss.detach()
+        runtime.synchronize(self.device)
+        computed = time.perf_counter()
         self._engine.step()
+        runtime.synchronize(self.device)
+        updated = time.perf_counter()
         applied = self._engine.was_step_applied()
         return StepResult(
             loss=self._sum(total).item() / max(tokens, 1),
@@ -103,6 +112,9 @@ class DeepSpeedEngine:
             positions=positions,
             skipped=not applied,
             loss_scale=float(self._loss_scaler.loss_scale),
+            forward_backward_time=computed - started,
+            optimizer_time=updated - computed,
+            local_time=met_others - started if self._computes_alone else math.nan,
         )
 
     def evaluate(self, batches: Sequence[Batch]) -> EvaluationResult:

@@ -45,6 +45,7 @@ def process_groups(config: RunConfig) -> None:
         virtual_pipeline_model_parallel_size=_chunks(config),
         context_parallel_size=parallel.context,
         create_gloo_process_groups=False,
+        distributed_timeout_minutes=config.patience / 60,
     )
     model_parallel_cuda_manual_seed(config.train.seed, force_reset_rng=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from bc2_ckpt.config import ModelConfig
 from bc2_data.vocab import IGNORE_INDEX
 from bc2_model.megatron.context_parallel import local_part
 from bc2_model.weights import WeightSource
+from bc2_train import runtime
 from bc2_train.checkpoints import PendingSave
 from bc2_train.config import RunConfig
 from bc2_train.data import Batch
@@ -51,14 +53,25 @@ class MegatronEngine:
         self.data_parallel_rank = parallel_state.get_data_parallel_rank()
         self.data_parallel_size = parallel_state.get_data_parallel_world_size()
         self._forward_backward = get_forward_backward_func()
+        parallel = config.parallel
+        self._computes_alone = parallel.tensor * parallel.pipeline * parallel.context == 1
+        self._met_others = 0.0
+        transformer = self.chunks[0].config
+        self._finalize = transformer.finalize_model_grads_func
+        transformer.finalize_model_grads_func = self._reduce_gradients
 
     def train_step(self, batches: Sequence[Batch], learning_rate: float) -> StepResult:
         """Computes one optimizer step; see `Engine.train_step`."""
+        started = time.perf_counter()
         for chunk in self.wrapped:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
         losses = self._compute(batches, forward_only=False)
+        runtime.synchronize(self.device)
+        computed = time.perf_counter()
         grad_norm = self._update(learning_rate)
+        runtime.synchronize(self.device)
+        updated = time.perf_counter()
         mean, positions = self._mean_loss(losses)
         return StepResult(
             loss=mean.loss,
@@ -67,6 +80,9 @@ class MegatronEngine:
             positions=positions,
             skipped=not math.isfinite(grad_norm),
             loss_scale=float(self.optimizer.get_loss_scale()),
+            forward_backward_time=computed - started,
+            optimizer_time=updated - computed,
+            local_time=self._met_others - started if self._computes_alone else math.nan,
         )
 
     def evaluate(self, batches: Sequence[Batch]) -> EvaluationResult:
@@ -92,6 +108,11 @@ class MegatronEngine:
             forward_only=forward_only,
         )
         return losses
+
+    def _reduce_gradients(self, *args: Any, **kwargs: Any) -> None:
+        """Lets megatron-core reduce the gradients, and notes when this rank had its own."""
+        self._met_others = time.perf_counter()
+        self._finalize(*args, **kwargs)
 
     @torch.no_grad()
     def _update(self, learning_rate: float) -> float:
