@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from bc2_data.command import make_parser, run
 from bc2_train import __version__
-from bc2_train.commands import compare, demo, doctor, launch, merge_lora, pulse, report
+from bc2_train.commands import compare, demo, doctor, launch, merge_lora, plan, pulse, report
 from bc2_train.commands import run as train
 
-_COMMANDS = (train, launch, doctor, pulse, report, compare, merge_lora, demo)
+_COMMANDS = (train, launch, plan, doctor, pulse, report, compare, merge_lora, demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
