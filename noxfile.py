@@ -18,10 +18,17 @@ nox.options.reuse_existing_virtualenvs = True
 
 ROOT = Path(__file__).parent
 PACKAGES = ("bc2-data", "bc2-ckpt", "bc2-model", "bc2-train")
-# fsspec and aiohttp let the tests of remote inputs run; fastokens those of the fast engine.
-TEST_TOOLS = ("pytest", "pytest-cov", "hypothesis", "coverage", "fsspec", "aiohttp", "fastokens")
+# fsspec and aiohttp let the tests of remote inputs run; fastokens those of the fast engine; gguf
+# those of the format of that name.
+TEST_TOOLS = (
+    *("pytest", "pytest-cov", "hypothesis", "coverage"),
+    *("fsspec", "aiohttp", "fastokens", "gguf"),
+)
 # Lets the tests of our Triton kernels run, interpreted and compiled, without a GPU.
 TRITON = "triton; sys_platform == 'linux'"
+
+# Programs that load what bc2 writes, besides those that bc2-train is built on.
+CLIENTS = {"xllamacpp": "llama.cpp", "lm_eval[hf]": "lm-evaluation-harness"}
 
 # A package alone may import none of these; the keys are what `isolated` installs.
 ABSENT = {
@@ -42,7 +49,8 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, then bc2-data and the kernels each in an environment of their own."""
-    install(session, *PACKAGES, tools=(*TEST_TOOLS, "peft", TRITON), editable=True)
+    extras = ("peft", "prometheus-client", "wandb", TRITON)
+    install(session, *PACKAGES, tools=(*TEST_TOOLS, *extras), editable=True)
     session.run("pytest", *session.posargs)
     if not session.posargs:
         session.notify("isolated", ["bc2-data", "bc2-model"])
@@ -50,9 +58,11 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def soak(session: nox.Session) -> None:
-    """Kills runs in every layout again and again, at random moments; takes a quarter of an hour."""
+    """Kills runs in every layout again and again, then one for an hour; -- --soak-minutes 5."""
     install(session, *PACKAGES, tools=TEST_TOOLS, editable=True)
-    session.run("pytest", "tests/faults/test_kills.py", "--kills", "10", *session.posargs)
+    tests = ("tests/faults/test_kills.py", "tests/faults/test_soak.py")
+    options = ("--kills", "10", "--soak-minutes", "60")
+    session.run("pytest", *tests, *options, "-rP", *session.posargs)
 
 
 @nox.session(default=False)
@@ -60,6 +70,41 @@ def ray(session: nox.Session) -> None:
     """Tokenises on a real Ray of this machine; Ray is too large for the environment of `tests`."""
     install(session, "bc2-data[ray]", tools=TEST_TOOLS)
     session.run("pytest", "packages/bc2-data/tests/test_launchers_ray.py", *session.posargs)
+
+
+@nox.session(default=False)
+def slurm(session: nox.Session) -> None:
+    """Jobs of a real Slurm of one node, which the tests start; it takes root."""
+    missing = [name for name in ("munged", "slurmctld", "slurmd") if shutil.which(name) is None]
+    if missing:
+        session.skip(f"not installed: {', '.join(missing)}; on Debian: slurm-wlm")
+    install(session, *PACKAGES, tools=TEST_TOOLS, editable=True)
+    session.run("pytest", "tests/slurm", *session.posargs, env={"BC2_SLURM": "1"})
+
+
+@nox.session(default=False)
+def clients(session: nox.Session) -> None:
+    """Programs that others wrote load what bc2 writes; ends with those that could not be had."""
+    install(session, *PACKAGES, tools=("pytest", "gguf"), editable=True)
+    why = {name: _why_not_installed(session, name) for name in CLIENTS}
+    try:
+        session.run("pytest", "tests/clients", "-rs", *session.posargs)
+    finally:
+        missing = {CLIENTS[name]: reason for name, reason in why.items() if reason}
+        for client, reason in missing.items():
+            session.warn(f"not tested: {client}, whose package could not be installed: {reason}")
+        session.log(f"could not be installed: {', '.join(missing) or 'nothing'}")
+
+
+def _why_not_installed(session: nox.Session, package: str) -> str:
+    """Installs a package from its wheels; returns "" or why that did not work."""
+    command = ("python", "-m", "pip", "install", "--only-binary", package.partition("[")[0])
+    anything = range(256)
+    output = session.run(
+        *command, "-c", "constraints.txt", package, silent=True, success_codes=anything
+    )
+    errors = [line for line in str(output).splitlines() if line.startswith("ERROR:")]
+    return errors[-1].removeprefix("ERROR: ") if errors else ""
 
 
 @nox.session

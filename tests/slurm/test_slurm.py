@@ -40,6 +40,7 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.log
+Epilog={folder}/epilog.sh
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -55,6 +56,7 @@ class Slurm:
     def __init__(self, folder: Path) -> None:
         self._daemons: list[subprocess.Popen[bytes]] = []
         self._folder = folder
+        self.held = folder / "held"  # while it exists, jobs that have ended stay COMPLETING
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
         self.environment["OMP_NUM_THREADS"] = "1"
 
@@ -70,6 +72,9 @@ class Slurm:
                 cpus=os.cpu_count(),
             )
         )
+        epilog = folder / "epilog.sh"
+        epilog.write_text(f"#!/bin/sh\nwhile [ -e {self.held} ]; do sleep 0.1; done\n")
+        epilog.chmod(0o755)
         key = folder / "munge.key"
         key.write_bytes(secrets.token_bytes(128))
         key.chmod(0o400)
@@ -150,18 +155,22 @@ def test_a_job_that_is_asked_to_end_saves_is_requeued_and_finishes(
     steps = "train.iterations=120"
     job = submit(slurm, inputs, run_dir, steps, "checkpoint.interval=0")
     log = run_dir / f"slurm-{job}.txt"
-    wait_until(lambda: "RUNNING" in slurm.state(job), timeout=60)
+    wait_until(lambda: "RUNNING" in slurm.state(job))
     wait_until(lambda: (run_dir / "metrics.jsonl").exists() and len(finished_losses(run_dir)) > 5)
     assert slurm.pulse(run_dir, job) == "running"
 
+    slurm.held.touch()
     slurm.say("scancel", "--batch", "--signal=TERM", job)
-    wait_until(lambda: "PENDING" in slurm.state(job), timeout=60)
+    wait_until(lambda: "COMPLETING" in slurm.state(job))
+    assert slurm.pulse(run_dir, job) == "scheduled"
+    slurm.held.unlink()
+    wait_until(lambda: "PENDING" in slurm.state(job))
     reached = len(finished_losses(run_dir))
     assert 5 < reached < 120, log.read_text()
     assert slurm.pulse(run_dir, job) == "scheduled"
     # Slurm lets a requeued job rest for two minutes.
     wait_until(lambda: not slurm.say("scontrol", "update", f"JobId={job}", "StartTime=now"))
-    wait_until(lambda: "COMPLETED" in slurm.state(job), timeout=120)
+    wait_until(lambda: "COMPLETED" in slurm.state(job))
     assert f"resumed from {run_dir}/checkpoints/iter_{reached:07d}" in log.read_text()
     assert slurm.pulse(run_dir, job) == "finished"
 
@@ -179,15 +188,19 @@ def test_a_job_that_fails_and_one_that_is_cancelled(slurm: Slurm, tmp_path: Path
     inputs = make_inputs(tmp_path)
     failing = tmp_path / "failing"
     job = submit(slurm, inputs, failing, "checkpoint.resume=never")
-    wait_until(lambda: "COMPLETED" in slurm.state(job), timeout=120)
+    wait_until(lambda: "COMPLETED" in slurm.state(job))
     job = submit(slurm, inputs, failing, "checkpoint.resume=never")  # it holds checkpoints now
-    wait_until(lambda: "FAILED" in slurm.state(job), timeout=120)
+    wait_until(lambda: "FAILED" in slurm.state(job))
     assert "checkpoint.resume is never" in (failing / f"slurm-{job}.txt").read_text()
     assert slurm.pulse(failing, job) == "failed"
 
     cancelled = tmp_path / "cancelled"
     job = submit(slurm, inputs, cancelled, "train.iterations=100000")
-    wait_until(lambda: (cancelled / "checkpoints" / "iter_0000003").exists(), timeout=120)
+    wait_until(lambda: (cancelled / "checkpoints" / "iter_0000003").exists())
+    slurm.held.touch()
     slurm.say("scancel", job)
-    wait_until(lambda: "CANCELLED" in slurm.state(job), timeout=60)
+    wait_until(lambda: "COMPLETING" in slurm.state(job))
+    assert slurm.pulse(cancelled, job) == "failed"
+    slurm.held.unlink()
+    wait_until(lambda: "CANCELLED" in slurm.state(job))
     assert slurm.pulse(cancelled, job) == "failed"

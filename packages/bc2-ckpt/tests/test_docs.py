@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +25,13 @@ from bc2_ckpt.formats.megatron_legacy.options import LegacyOptions
 from bc2_ckpt.integrity import releases
 from bc2_ckpt.integrity.records import FileRecord
 from bc2_ckpt.layout import ParameterLayout
+from bc2_data import train_tokenizer
 
 _PACKAGE = Path(__file__).parents[1]
 _GUIDE = _PACKAGE.parents[1] / "docs/checkpoints.md"
 _README = _PACKAGE / "README.md"
 
+TEXT = "the quick brown fox jumps over the lazy dog\n"
 SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_layers": 4, "num_heads": 8}
 
 
@@ -45,7 +48,7 @@ def commands(text: str) -> list[list[str]]:
 
 
 def build(build_bin: Callable[..., Path], name: str, preset: str, **changed: int) -> ModelConfig:
-    config = replace(PRESETS[preset], **SMALL, **changed)
+    config = replace(PRESETS[preset], **{**SMALL, **changed})
     tensors = {n: torch.randn(s).bfloat16() for n, s in ParameterLayout(config).hf_shapes().items()}
     build_bin(config, tensors, name=name)
     return config
@@ -60,9 +63,15 @@ def examples(
     for name, preset in (
         ("Baichuan2-7B-Base", "baichuan2-7b"),
         ("Baichuan2-13B-Base", "baichuan2-13b"),
-        ("Baichuan2-13B-Chat", "baichuan2-13b"),
     ):
         build(build_bin, name, preset, vocab_size=509)
+    train_tokenizer([TEXT], tmp_path / "tokenizer", vocab_size=500)
+    for name, preset, layers in (
+        ("Baichuan2-7B-Chat", "baichuan2-7b", 32),
+        ("Baichuan2-13B-Chat", "baichuan2-13b", 40),
+    ):
+        build(build_bin, name, preset, vocab_size=509, num_layers=layers)
+        shutil.copyfile(tmp_path / "tokenizer/tokenizer.model", f"{name}/tokenizer.model")
     source = open_checkpoint(tmp_path / "Baichuan2-7B-Base")
     convert(source, tmp_path / "run/checkpoints/iter_0000100", "torch-dist")
     convert(source, tmp_path / "weight", "megatron-legacy", legacy=LegacyOptions(tp=2))
@@ -107,6 +116,7 @@ def save_as_training_does(config: ModelConfig, folder: Path) -> None:
 
 @pytest.mark.usefixtures("examples")
 def test_the_commands_of_the_guide_run_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gguf", reason="gguf is not installed (pip install 'bc2-ckpt[gguf]')")
     found = commands(guide())
     assert len(found) > 20
     for command in found:

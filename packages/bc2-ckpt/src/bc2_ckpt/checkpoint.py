@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bc2_ckpt.config import ModelConfig
-from bc2_ckpt.errors import NotACheckpointError
+from bc2_ckpt.errors import NotACheckpointError, WrittenOnlyError
 from bc2_ckpt.formats.hf.reader import HfReader, weight_files
 from bc2_ckpt.formats.megatron_legacy.directory import find as find_legacy
 from bc2_ckpt.formats.megatron_legacy.reader import LegacyReader
@@ -26,7 +26,8 @@ def open_checkpoint(path: str | Path, config: ModelConfig | None = None) -> Chec
         A reader whose names and shapes match the config.
 
     Raises:
-        NotACheckpointError: Nothing at `path` looks like a checkpoint.
+        NotACheckpointError: Nothing at `path` looks like a checkpoint, or it is of a format that
+            is written only.
         CkptError: Something is missing, damaged, unsafe or does not match the config.
     """
     directory = Path(path)
@@ -46,6 +47,11 @@ def open_checkpoint(path: str | Path, config: ModelConfig | None = None) -> Chec
         )
     if weight_files(directory):
         return HfReader(directory, config)
+    if any(directory.glob("*.gguf")):
+        raise WrittenOnlyError(
+            f"{directory} holds GGUF for llama.cpp, which bc2-ckpt writes but does not read",
+            "take the checkpoint that it was made from",
+        )
     inner = directory / "checkpoints"
     raise NotACheckpointError(
         f"{directory} holds no checkpoint: no safetensors or pytorch_model.bin, no {METADATA}, "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bc2_ckpt.filters.base import Filter
 from bc2_ckpt.filters.digesting import Digesting
+from bc2_ckpt.formats.gguf import writer as gguf
 from bc2_ckpt.formats.hf import writer as hf
 from bc2_ckpt.formats.megatron_legacy import writer as megatron_legacy
 from bc2_ckpt.formats.megatron_legacy.options import ONE_RANK, LegacyOptions
@@ -35,7 +36,7 @@ def convert(
     Args:
         reader: The source, as `bc2_ckpt.checkpoint.open_checkpoint` returns it.
         destination: The directory to make.
-        to: One of `bc2_ckpt.formats.FORMATS`.
+        to: One of `bc2_ckpt.formats.FORMATS` or `bc2_ckpt.formats.WRITTEN_ONLY`.
         overwrite: Whether to replace what stands at `destination`.
         on_bytes: Called with the number of bytes of every part of a tensor that is done.
         legacy: How ``megatron-legacy`` is laid out. The other formats hold one copy for every
@@ -55,10 +56,11 @@ def convert(
 
 
 def _writer(to: str, legacy: LegacyOptions) -> Writer:
-    """Returns the function that writes one of `bc2_ckpt.formats.FORMATS`."""
+    """Returns the function that writes a format."""
     writers: dict[str, Writer] = {
         "hf": hf.write,
         "torch-dist": torch_dist.write,
+        "gguf": gguf.write,
         "megatron-legacy": functools.partial(megatron_legacy.write, options=legacy),
     }
     return writers[to]

@@ -13,6 +13,10 @@ class NotACheckpointError(CkptError):
     """A path holds no checkpoint of a format that bc2 knows."""
 
 
+class WrittenOnlyError(NotACheckpointError):
+    """A path holds a format that bc2 writes, but does not read."""
+
+
 class DamagedFileError(CkptError):
     """A file is cut short, missing, or something else than its name says."""
 

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from bc2_ckpt.errors import CkptError
+from bc2_ckpt.formats.gguf import support as gguf
 from bc2_ckpt.formats.megatron_legacy.options import LegacyOptions
 from bc2_ckpt.formats.protocol import CheckpointReader
 from bc2_ckpt.formats.sidecars import check_carried
@@ -30,7 +31,7 @@ def preflight(
     Args:
         reader: The source.
         output: The directory that is to be made.
-        to: One of `bc2_ckpt.formats.FORMATS`.
+        to: One of `bc2_ckpt.formats.FORMATS` or `bc2_ckpt.formats.WRITTEN_ONLY`.
         overwrite: Whether what stands at `output` may be replaced.
         legacy: The parallel layout; of formats that hold one copy it is checked only.
 
@@ -48,6 +49,8 @@ def preflight(
     padded = legacy.padded_vocab_size(reader.config)
     check_parallel(reader.config, legacy.tp, legacy.pp, legacy.vpp, padded)
     check_carried(reader.beside)
+    if to == "gguf":
+        gguf.check(reader)
     needed = output_bytes(reader, padded if to == "megatron-legacy" else None)
     check_space(output, needed)
     return needed

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bc2_ckpt.commands.source import add_config, open_source
-from bc2_ckpt.formats import FORMATS
+from bc2_ckpt.formats import FORMATS, WRITTEN_ONLY
 from bc2_ckpt.formats.megatron_legacy.options import NAMES, LegacyOptions
 from bc2_data.command import add_command, one_of, positive, show
 
@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from bc2_ckpt.formats.protocol import CheckpointReader
 
 _DTYPES = ("keep", "bfloat16", "float16", "float32")
-_LEGACY = "megatron-legacy"
+_LEGACY, _GGUF = "megatron-legacy", "gguf"
+_TARGETS = (*FORMATS, *WRITTEN_ONLY)
 
 _EXAMPLE = """\
   bc2-ckpt convert --input Baichuan2-7B-Base --output ckpt --to torch-dist
   bc2-ckpt convert --input Baichuan2-7B-Base --output weight-tp8 --to megatron-legacy --tp 8
   bc2-ckpt convert --input run/checkpoints --output export --to hf
-  bc2-ckpt convert --input run/checkpoints --output for-gguf --to hf --fold-norm-head"""
+  bc2-ckpt convert --input run/checkpoints --output served --to hf --fold-norm-head
+  bc2-ckpt convert --input Baichuan2-7B-Chat --output chat-gguf --to gguf --dtype float16"""
 
 
 def add(commands: Any) -> None:
@@ -44,7 +46,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="made anew")
     parser.add_argument(
-        "--to", type=one_of(FORMATS), required=True, metavar="|".join(FORMATS), help="its format"
+        "--to", type=one_of(_TARGETS), required=True, metavar="|".join(_TARGETS), help="its format"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.add_argument(
@@ -70,7 +72,8 @@ def _add_values(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fold-norm-head",
         action="store_true",
-        help="write the output weight with rows of length 1, for runtimes that have no NormHead",
+        help="write the output weight with rows of length 1, for runtimes that have no NormHead; "
+        f"always so with --to {_GGUF}",
     )
 
 
@@ -118,7 +121,8 @@ def _run(args: argparse.Namespace) -> None:
 
     # Also said before the source is opened, which takes a while for a large one.
     refuse_existing(args.output, overwrite=args.overwrite)
-    source = _filtered(open_source(args.input, args), args)
+    opened = open_source(args.input, args)
+    source = _filtered(opened, args)
     legacy = LegacyOptions(
         tp=args.tp,
         pp=args.pp,
@@ -127,7 +131,7 @@ def _run(args: argparse.Namespace) -> None:
         names=args.legacy_names,
     )
     needed = preflight(source, args.output, args.to, args.overwrite, legacy)
-    sys.stderr.writelines(f"{remark}\n" for remark in _remarks(source, args))
+    sys.stderr.writelines(f"{remark}\n" for remark in _remarks(opened, source, args))
     if args.dry_run:
         show(plan(source, args.output, _target(args), needed))
         return
@@ -150,23 +154,26 @@ def _filtered(reader: CheckpointReader, args: argparse.Namespace) -> CheckpointR
     from bc2_ckpt.filters.norm_head import FoldedNormHead
 
     dtype = None if args.dtype == "keep" else getattr(torch, args.dtype)
-    if args.fold_norm_head:
+    if args.fold_norm_head or (args.to == _GGUF and reader.config.norm_head):
         reader = FoldedNormHead(reader, dtype)
-    return reader if dtype is None else Cast(reader, dtype)
+    return reader if dtype is None else Cast(reader, dtype, matrices_only=args.to == _GGUF)
 
 
-def _remarks(source: CheckpointReader, args: argparse.Namespace) -> Iterator[str]:
-    """Yields what the user should know, in the order of the work."""
+def _remarks(
+    opened: CheckpointReader, source: CheckpointReader, args: argparse.Namespace
+) -> Iterator[str]:
+    """Yields what the user should know of a source and of what is written of it."""
     from bc2_ckpt.preflight import tokenizer_warning
 
     if warning := tokenizer_warning(source):
         yield f"warning: {warning}"
     for note in source.notes():
         yield f"note: {note}"
-    if args.fold_norm_head:
+    if opened.config.norm_head and not source.config.norm_head:
+        told = "" if args.to == _GGUF else " and config.json says norm_head false"
         yield (
-            "note: the output weight is written with rows of length 1 and config.json says "
-            "norm_head false: for inference, not to train on"
+            f"note: the output weight is written with rows of length 1{told}: for inference, not "
+            "to train on"
         )
     if args.to != _LEGACY and (args.tp, args.pp, args.vpp) != (1, 1, 1):
         yield f"note: {args.to} is one copy for every parallel layout; the sizes are only checked"

@@ -1,4 +1,4 @@
-"""``--dtype``: the whole checkpoint in another dtype."""
+"""``--dtype``: a checkpoint in another dtype."""
 
 from __future__ import annotations
 
@@ -14,24 +14,28 @@ from bc2_ckpt.formats.protocol import CheckpointReader, TensorInfo
 
 
 class Cast(Filter):
-    """Every tensor in one dtype.
+    """Every tensor, or every matrix, in one dtype.
 
     Args:
         reader: The source.
         dtype: The dtype of everything that is read; a finite element that it cannot hold raises
             `bc2_ckpt.filters.rounding.OverflowsError`.
+        matrices_only: Whether the weights of the norms stay as they are.
     """
 
-    def __init__(self, reader: CheckpointReader, dtype: torch.dtype) -> None:
+    def __init__(
+        self, reader: CheckpointReader, dtype: torch.dtype, matrices_only: bool = False
+    ) -> None:
         super().__init__(reader)
-        self._dtype = dtype
+        self._tensors = {
+            name: info if matrices_only and len(info.shape) == 1 else replace(info, dtype=dtype)
+            for name, info in reader.tensors().items()
+        }
 
     def tensors(self) -> Mapping[str, TensorInfo]:
-        """Returns every tensor, all of one dtype."""
-        return {
-            name: replace(info, dtype=self._dtype) for name, info in self._reader.tensors().items()
-        }
+        """Returns every tensor, with the dtype that it is read in."""
+        return self._tensors
 
     def read(self, name: str, rows: slice | None = None) -> Tensor:
         """Returns one tensor or rows of it, rounded to nearest even."""
-        return rounded(self._reader.read(name, rows), self._dtype, name)
+        return rounded(self._reader.read(name, rows), self._tensors[name].dtype, name)
