@@ -37,4 +37,5 @@ def injected(folder: Path, module: str, change: str) -> dict[str, str]:
     """
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(_TEMPLATE.format(module=module, change=change))
-    return {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
