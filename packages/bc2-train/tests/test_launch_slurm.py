@@ -60,9 +60,10 @@ trap 'kill -KILL $pids' TERM
 status=0
 for pid in $pids; do
     while :; do
-        wait $pid; one=$?
+        wait $pid
         kill -0 $pid 2>/dev/null || break
     done
+    wait $pid; one=$?
     [ $one -gt $status ] && status=$one
 done
 exit $status

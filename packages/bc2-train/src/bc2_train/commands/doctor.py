@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bc2_data.command import add_command, positive, show
+from bc2_train.commands.recipe import add_overrides
 
 if TYPE_CHECKING:
     from bc2_train.config import RunConfig
@@ -32,14 +33,7 @@ def add(commands: Any) -> None:
     what.add_argument(
         "--recipe", metavar="RECIPE", help="a run to start, as `bc2-train run` has it"
     )
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a key of either; may be given again and again",
-    )
+    add_overrides(parser, "override a key of either")
     parser.add_argument(
         "--nproc-per-node", type=positive, default=1, metavar="N", help="default: 1"
     )

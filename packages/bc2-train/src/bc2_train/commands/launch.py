@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from bc2_data.command import add_command, positive, show
+from bc2_train.commands.recipe import add_recipe
 
 
 def add(commands: Any) -> None:
@@ -20,15 +21,7 @@ def add(commands: Any) -> None:
         "      --set data.prefix=data/corpus_text_document --set run.dir=/shared/runs/13b",
     )
     parser.add_argument("scheduler", choices=["slurm"], help="whose job")
-    parser.add_argument("recipe", metavar="RECIPE", help="a shipped recipe's name, or a YAML file")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a key of the recipe; may be given again and again",
-    )
+    add_recipe(parser)
     parser.add_argument("--nodes", type=positive, default=1, metavar="N", help="default: 1")
     parser.add_argument(
         "--nproc-per-node", type=positive, default=1, metavar="N", help="ranks a node (default: 1)"

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from bc2_data.command import add_command, positive, show
+from bc2_train.commands.recipe import add_recipe
 
 
 def add(commands: Any) -> None:
@@ -22,7 +23,7 @@ def add(commands: Any) -> None:
         "  bc2-train plan baichuan2-7b-pretrain --device a100-80g --devices 8 --top 3 \\\n"
         "      --set data.seq_length=16384",
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="a shipped recipe's name, or a YAML file")
+    add_recipe(parser)
     parser.add_argument("--device", choices=sorted(DEVICES), required=True)
     parser.add_argument("--devices", type=positive, required=True, metavar="N")
     parser.add_argument(
@@ -33,14 +34,6 @@ def add(commands: Any) -> None:
         type=float,
         metavar="X",
         help="share of the peak that matrix products reach, from a run of yours",
-    )
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a key of the recipe; may be given again and again",
     )
     parser.add_argument(
         "--top", type=positive, default=5, metavar="K", help="layouts shown (default: 5)"

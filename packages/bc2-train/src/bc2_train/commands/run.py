@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bc2_data.atomic import remove
 from bc2_data.command import add_command, positive, show
+from bc2_train.commands.recipe import add_recipe
 
 if TYPE_CHECKING:
     from bc2_train.config import RunConfig
@@ -24,15 +25,7 @@ def add(commands: Any) -> None:
         "  bc2-train run tiny-13b --nproc-per-node 2 --set parallel.tensor=2 \\\n"
         "      --set data.prefix=data/alpaca_text_document --set run.dir=runs/first",
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="a shipped recipe's name, or a YAML file")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a key of the recipe; may be given again and again",
-    )
+    add_recipe(parser)
     parser.add_argument(
         "--dry-run",
         action="store_true",

@@ -55,11 +55,11 @@ srun_pid=$!
 trap 'scancel --signal=TERM "$SLURM_JOB_ID"' TERM
 
 wait "$srun_pid"
-status=$?
 while kill -0 "$srun_pid" 2>/dev/null; do  # a signal ends the waiting, but not srun
     wait "$srun_pid"
-    status=$?
 done
+wait "$srun_pid"  # srun may have ended just behind a signal: the shell remembers its status
+status=$?
 
 if [ "$status" -eq {preempted} ]; then
     scontrol requeue "$SLURM_JOB_ID"
