@@ -7,6 +7,8 @@ why none can (`documentation.checks.REASONS`).
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterable
 
 import pytest
@@ -58,6 +60,12 @@ def test_every_command_is_run_by_a_test_or_says_why_not(page: Page) -> None:
 
 def test_no_figure_without_its_command() -> None:
     refuse(checks.figures(Page.read(ROOT / "docs" / "benchmarks.md")))
+
+
+def test_the_reference_is_up_to_date() -> None:
+    command = [sys.executable, str(ROOT / "tools" / "docs" / "api.py"), "--check"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr[-2000:]
 
 
 def refuse(mistakes: Iterable[str]) -> None:
