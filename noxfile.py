@@ -38,6 +38,14 @@ ABSENT = {
     "bc2-train": (),
 }
 
+# What each package is for, from its wheel and those above it alone: an example that must run.
+USES = {
+    "bc2-data": "tokenise.py",
+    "bc2-ckpt": "convert_checkpoint.py",
+    "bc2-model": "attention_in_your_model.py",
+    "bc2-train": "train.py",
+}
+
 
 @nox.session
 def demo(session: nox.Session) -> None:
@@ -172,21 +180,36 @@ def npu_contract(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Builds all wheels with Poetry, installs them alone and asks each command for its help."""
-    session.install("poetry")
-    wheels = ROOT / "dist"
-    shutil.rmtree(wheels, ignore_errors=True)
-    for package in PACKAGES:
-        with session.chdir(ROOT / "packages" / package):
-            session.run("poetry", "check")
-            session.run("poetry", "build", "--output", str(wheels))
-    fresh = Path(session.create_tmp()) / "wheels-only"
-    shutil.rmtree(fresh, ignore_errors=True)
-    session.run("python", "-m", "venv", str(fresh))
-    built = [str(path) for path in sorted(wheels.glob("*.whl"))]
-    session.run(str(fresh / "bin" / "pip"), "install", "-c", "constraints.txt", *built)
-    for package in PACKAGES:
+    """Builds the packages, twice with the same bytes, and uses their wheels alone in each way."""
+    session.install("poetry", "twine")
+    temporary = Path(session.create_tmp()).resolve()
+    first, again = ROOT / "dist", temporary / "again"
+    for folder in (first, again):
+        shutil.rmtree(folder, ignore_errors=True)
+        for package in PACKAGES:
+            with session.chdir(ROOT / "packages" / package):
+                session.run("poetry", "check", "--strict")
+                # The time that archives give to all of their files.
+                epoch = {"SOURCE_DATE_EPOCH": "1700000000"}
+                session.run("poetry", "build", "--output", str(folder), env=epoch)
+    archives = sorted(first.iterdir())
+    if any(path.read_bytes() != (again / path.name).read_bytes() for path in archives):
+        session.error("two builds of the same sources differ")
+    session.run("twine", "check", "--strict", *map(str, archives))
+    for package, example in USES.items():
+        fresh = temporary / f"wheels-of-{package}"
+        shutil.rmtree(fresh, ignore_errors=True)
+        session.run("python", "-m", "venv", str(fresh))
+        wheels = [
+            str(next(first.glob(f"{name.replace('-', '_')}-*.whl")))
+            for name in PACKAGES[: PACKAGES.index(package) + 1]
+        ]
+        session.run(str(fresh / "bin" / "pip"), "install", "-c", "constraints.txt", *wheels)
+        # Isolated mode: nothing of the repository is on the path.
+        python = str(fresh / "bin" / "python")
+        session.run(python, "-I", str(ROOT / "examples" / example), str(fresh / "example"))
         session.run(str(fresh / "bin" / package), "--help", silent=True)
+        shutil.rmtree(fresh)
 
 
 def install(
