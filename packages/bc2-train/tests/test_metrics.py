@@ -6,7 +6,6 @@ import errno
 import gzip
 import json
 import math
-import socket
 import sys
 import types
 import urllib.request
@@ -18,6 +17,7 @@ import torch
 
 from bc2_train.config import Batch, Data, Metrics, Model, Optimizer, Run, RunConfig, Train
 from bc2_train.errors import TrainError
+from bc2_train.launch.rendezvous import free_port
 from bc2_train.metrics import Evaluation, MetricsWriter, RankTimes, Save, StepMetrics
 from bc2_train.metrics.profiler import StepProfiler
 from bc2_train.metrics.scalars import scalars
@@ -132,12 +132,6 @@ def test_tensorboard_has_the_names_and_axes_of_ascendspeed(tmp_path: Path) -> No
 
 def test_no_sink_is_opened_unasked(tmp_path: Path) -> None:
     assert open_sinks(config(tmp_path / "run"), torch.device("cpu")) == []
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_prometheus_scrapes_the_newest_values(tmp_path: Path) -> None:

@@ -26,6 +26,10 @@ ASSISTANT_ID = 196
 IGNORE_INDEX = -100
 """The label of a position whose prediction is not trained."""
 
+VOCAB_DIVISOR = 128
+"""In our megatron-core model the rows of one tensor-parallel rank are a multiple of this, as matrix
+units like it."""
+
 
 def padded_vocab_size(vocab_size: int, divisor: int, tensor_parallel: int) -> int:
     """Returns the vocabulary size padded to a multiple of divisor * tensor_parallel.

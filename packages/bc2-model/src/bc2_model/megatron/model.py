@@ -8,12 +8,9 @@ import torch
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 
-from bc2_data.vocab import PAD_ID, padded_vocab_size
+from bc2_data.vocab import PAD_ID, VOCAB_DIVISOR, padded_vocab_size
 from bc2_model.megatron.norm_head import NormHead
 from bc2_model.megatron.transformer import Baichuan2TransformerConfig, transformer_block
-
-VOCAB_DIVISOR = 128
-"""The rows of one tensor-parallel rank are a multiple of this, as matrix units like it."""
 
 
 class Baichuan2Model(GPTModel):

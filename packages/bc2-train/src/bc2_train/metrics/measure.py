@@ -7,7 +7,7 @@ import resource
 import torch
 
 from bc2_ckpt.config import ModelConfig
-from bc2_data.vocab import padded_vocab_size
+from bc2_data.vocab import VOCAB_DIVISOR, padded_vocab_size
 from bc2_train import throughput
 from bc2_train.config import RunConfig
 from bc2_train.engines.base import Progress, StepResult
@@ -32,7 +32,9 @@ def measure(
         model,
         batch_size=samples,
         seq_length=length,
-        padded_vocab_size=padded_vocab_size(model.vocab_size, 128, config.parallel.tensor),
+        padded_vocab_size=padded_vocab_size(
+            model.vocab_size, VOCAB_DIVISOR, config.parallel.tensor
+        ),
     )
     return StepMetrics(
         iteration=progress.iteration,

@@ -11,12 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from bc2_ckpt.config import ModelConfig
-from bc2_data.vocab import padded_vocab_size
+from bc2_data.vocab import VOCAB_DIVISOR, padded_vocab_size
 from bc2_train import layout
 from bc2_train.config import RunConfig
-
-VOCAB_DIVISOR = 128
-"""`bc2_model.megatron.model.VOCAB_DIVISOR`, which cannot be read without loading torch."""
 
 _MLP_TENSORS = 3
 """Tensors of the MLP's width that are kept a token: gate and up, and the product."""
