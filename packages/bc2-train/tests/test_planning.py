@@ -275,3 +275,11 @@ def test_command_shows_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "impossible: the number of processes is 6" in shown
     assert "more devices:" in shown
+
+
+def test_a_recipe_alone_is_planned_for_one_node(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "baichuan2-7b-pretrain", "--json"]) == 0
+    alone = capsys.readouterr().out
+    asked = ["--device", "ascend-910b", "--devices", "8"]
+    assert cli.main(["plan", "baichuan2-7b-pretrain", *asked, "--json"]) == 0
+    assert alone == capsys.readouterr().out

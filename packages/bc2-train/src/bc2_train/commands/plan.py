@@ -24,8 +24,10 @@ def add(commands: Any) -> None:
         "      --set data.seq_length=16384",
     )
     add_recipe(parser)
-    parser.add_argument("--device", choices=sorted(DEVICES), required=True)
-    parser.add_argument("--devices", type=positive, required=True, metavar="N")
+    parser.add_argument(
+        "--device", choices=sorted(DEVICES), default="ascend-910b", help="default: ascend-910b"
+    )
+    parser.add_argument("--devices", type=positive, default=8, metavar="N", help="default: 8")
     parser.add_argument(
         "--node-size", type=positive, default=8, metavar="N", help="devices a node (default: 8)"
     )
